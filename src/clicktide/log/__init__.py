@@ -1,0 +1,1 @@
+"""The log: partitioned, durable, replayable topics behind one port (Kafka, or one SQLite file)."""

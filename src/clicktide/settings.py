@@ -1,0 +1,329 @@
+"""The one registry of settings: name, type, default, unit and help of everything that can be set.
+
+Workers read them from Storm's configuration (options named `tide.<name>`), everything else from the
+environment (`TIDE_<NAME>` with `_` for `.`) over `config.json`'s `envs.<env>.options`. An unknown or bad setting is
+refused at start with its name and what was expected.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clicktide.errors import SettingError
+
+PREFIX = "tide."
+ENV_PREFIX = "TIDE_"
+# Environment variables of ours that are not settings: where to look, not what to do.
+ENV_RESERVED = frozenset({"TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"})
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `check` answers what was expected instead, or None when the value is good."""
+
+    name: str
+    type: type
+    default: Value
+    unit: str
+    help: str
+    check: Callable[[Any], str | None] | None = None
+
+    def parse(self, raw: object) -> Value:
+        """`raw` (text or a JSON value) as this setting's type; raises `SettingError`."""
+        expected = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[self.type]
+        value = self._convert(raw)
+        if value is None:
+            raise SettingError(f"setting {self.name}: expected {expected}, got {raw!r}")
+        if self.check is not None and (wanted := self.check(value)) is not None:
+            raise SettingError(f"setting {self.name}: expected {wanted}, got {raw!r}")
+        return value
+
+    def _convert(self, raw: object) -> Value | None:
+        if self.type is bool:
+            return {"true": True, "1": True, "false": False, "0": False}.get(str(raw).lower())
+        if isinstance(raw, bool):
+            return None
+        if self.type is str:
+            return str(raw) if isinstance(raw, str | int | float) else None
+        if not isinstance(raw, str | int | float):
+            return None
+        try:
+            number = float(raw)
+            if not math.isfinite(number) or (self.type is int and number != int(number)):
+                return None
+            return int(number) if self.type is int else number
+        except ValueError:
+            return None
+
+
+def _at_least(low: float) -> Callable[[Any], str | None]:
+    return lambda v: None if v >= low else f"at least {low:g}"
+
+
+def _power_of_two(v: int) -> str | None:
+    return None if v > 0 and v & (v - 1) == 0 and v <= 4096 else "a power of two up to 4096"
+
+
+def _one_of(*names: str) -> Callable[[Any], str | None]:
+    return lambda v: None if v in names else " or ".join(names)
+
+
+def _dsns(v: str) -> str | None:
+    names = [d for d in v.split() if d]
+    return None if names and all("://" in d for d in names) else "SQLAlchemy URLs separated by blanks"
+
+
+REGISTRY: dict[str, Setting] = {
+    s.name: s
+    for s in (
+        Setting(
+            "log.adapter",
+            str,
+            "embedded",
+            "",
+            "Which client reads and writes the log.",
+            _one_of("embedded", "kafka-python", "confluent"),
+        ),
+        Setting("log.path", str, "", "", "The embedded log's SQLite file."),
+        Setting(
+            "log.retention_mb",
+            int,
+            2048,
+            "MiB",
+            "The embedded log drops its oldest records past this size.",
+            _at_least(1),
+        ),
+        Setting(
+            "kafka.bootstrap",
+            str,
+            "127.0.0.1:19092",
+            "",
+            "Kafka's bootstrap servers, host:port separated by commas.",
+        ),
+        Setting(
+            "kafka.security",
+            str,
+            "PLAINTEXT",
+            "",
+            "Kafka's security protocol.",
+            _one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+        ),
+        Setting(
+            "kafka.sasl_mechanism", str, "", "", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none."
+        ),
+        Setting("kafka.username", str, "", "", "SASL user name."),
+        Setting("kafka.password", str, "", "", "SASL password."),
+        Setting(
+            "kafka.ca_file", str, "", "", "PEM file of the authorities that signed the brokers' certificates."
+        ),
+        Setting("topics.prefix", str, "tide.", "", "Prefix of every topic's name."),
+        Setting(
+            "topics.partitions", int, 8, "", "Partitions of each topic that Clicktide makes.", _power_of_two
+        ),
+        Setting(
+            "topics.retention_h",
+            float,
+            168.0,
+            "h",
+            "How long a topic that Clicktide makes keeps its records.",
+            _at_least(1),
+        ),
+        Setting(
+            "group", str, "clicktide", "", "Consumer group whose offsets say how far the topologies are."
+        ),
+        Setting("slice.records", int, 500, "records", "A slice holds at most so many records.", _at_least(1)),
+        Setting(
+            "slice.wait_ms", int, 20, "ms", "A slice waits at most so long for more records.", _at_least(0)
+        ),
+        Setting(
+            "slice.in_flight",
+            int,
+            8,
+            "slices",
+            "Slices of one spout task on their way at the same time.",
+            _at_least(1),
+        ),
+        Setting(
+            "slice.start",
+            str,
+            "earliest",
+            "",
+            "Where to start a partition without a committed offset.",
+            _one_of("earliest", "latest"),
+        ),
+        Setting(
+            "commit.delay_s",
+            float,
+            5.0,
+            "s",
+            "An offset is committed so long after its slice was acked: longer than Redis may lose.",
+            _at_least(0),
+        ),
+        Setting(
+            "redis.url",
+            str,
+            "redis://127.0.0.1:16379/0",
+            "",
+            "Redis: redis://, rediss:// or unix://, redis+cluster:// for Redis Cluster.",
+        ),
+        Setting(
+            "redis.namespace",
+            str,
+            "main",
+            "",
+            "Every key starts with tide:<namespace>: (a reprocessing takes a new one).",
+        ),
+        Setting("redis.timeout_s", float, 5.0, "s", "How long one call to Redis may take.", _at_least(0.01)),
+        Setting(
+            "shards.count", int, 64, "shards", "Logical shards, 2^k; fixed once there is data.", _power_of_two
+        ),
+        Setting(
+            "sql.dsns", str, "", "", "SQLAlchemy URLs of the shards' servers, separated by blanks.", _dsns
+        ),
+        Setting(
+            "sql.timeout_s", float, 5.0, "s", "How long one call to a SQL server may take.", _at_least(0.01)
+        ),
+        Setting(
+            "claims.window_h", float, 24.0, "h", "For how long an event's id is remembered.", _at_least(0.01)
+        ),
+        Setting(
+            "claims.buckets",
+            int,
+            1024,
+            "hashes",
+            "Hashes that hold a shard's claims; a few dozen claims in each is best.",
+            _power_of_two,
+        ),
+        Setting(
+            "timeline.length",
+            int,
+            200,
+            "events",
+            "Events kept in Redis for each user; older ones are read from SQL.",
+            _at_least(1),
+        ),
+        Setting(
+            "timeline.ttl_h",
+            float,
+            720.0,
+            "h",
+            "A user's timeline leaves Redis so long after its last event.",
+            _at_least(1),
+        ),
+        Setting(
+            "buckets.second_ttl_h", float, 2.0, "h", "How long the 1-second buckets are kept.", _at_least(0.1)
+        ),
+        Setting(
+            "buckets.minute_ttl_h", float, 192.0, "h", "How long the 1-minute buckets are kept.", _at_least(1)
+        ),
+        Setting(
+            "buckets.hour_ttl_h", float, 1080.0, "h", "How long the 1-hour buckets are kept.", _at_least(1)
+        ),
+        Setting(
+            "buckets.day_ttl_h", float, 9600.0, "h", "How long the 1-day buckets are kept.", _at_least(1)
+        ),
+        Setting(
+            "events.late_after_h",
+            float,
+            168.0,
+            "h",
+            "Events older than this are stored and shown as late, but not counted.",
+            _at_least(0.01),
+        ),
+        Setting(
+            "events.future_s",
+            float,
+            300.0,
+            "s",
+            "Events further in the future than this are refused.",
+            _at_least(0),
+        ),
+        Setting(
+            "breaker.failures",
+            int,
+            5,
+            "failures",
+            "Consecutive failures that open a store's breaker.",
+            _at_least(1),
+        ),
+        Setting(
+            "breaker.probe_s",
+            float,
+            5.0,
+            "s",
+            "How long an open breaker waits before it lets one call probe.",
+            _at_least(0.01),
+        ),
+    )
+}
+
+
+class Settings(Mapping[str, Value]):
+    """Checked values of every setting; typed access by `text`, `integer`, `number`, `flag`. Immutable."""
+
+    def __init__(self, given: Mapping[str, object]) -> None:
+        for name in given:
+            if name not in REGISTRY:
+                raise SettingError(f"unknown setting {name!r}; see docs/settings.md for those that exist")
+        self._values = {n: s.parse(given[n]) if n in given else s.default for n, s in REGISTRY.items()}
+        self._given = frozenset(given)
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def text(self, name: str) -> str:
+        return str(self._values[name])
+
+    def integer(self, name: str) -> int:
+        return int(self._values[name])
+
+    def number(self, name: str) -> float:
+        return float(self._values[name])
+
+    def flag(self, name: str) -> bool:
+        return bool(self._values[name])
+
+    def options(self) -> dict[str, Value]:
+        """What was given, as Storm options (`tide.<name>`)."""
+        return {PREFIX + n: self._values[n] for n in sorted(self._given)}
+
+
+def from_storm(conf: Mapping[str, object]) -> Settings:
+    """Settings of a worker: the `tide.*` options in Storm's configuration."""
+    return Settings({k.removeprefix(PREFIX): v for k, v in conf.items() if k.startswith(PREFIX)})
+
+
+def from_environment(environ: Mapping[str, str], options: Mapping[str, object]) -> Settings:
+    """Settings of a service or command: `TIDE_*` variables over the environment's options of config.json."""
+    by_variable = {ENV_PREFIX + n.upper().replace(".", "_"): n for n in REGISTRY}
+    given = {k.removeprefix(PREFIX): v for k, v in options.items() if k.startswith(PREFIX)}
+    for variable, raw in environ.items():
+        if variable.startswith(ENV_PREFIX) and variable not in ENV_RESERVED:
+            if variable not in by_variable:
+                raise SettingError(f"unknown setting in the environment: {variable}")
+            given[by_variable[variable]] = raw
+    return Settings(given)
+
+
+def options_of(config_file: Path, env: str) -> dict[str, object]:
+    """`envs.<env>.options` of a config.json; raises `SettingError` naming what is missing."""
+    try:
+        envs = json.loads(config_file.read_text("utf-8"))["envs"]
+    except (OSError, ValueError, KeyError) as e:
+        raise SettingError(f"{config_file.name}: expected a JSON object with `envs` ({e})") from e
+    if env not in envs:
+        raise SettingError(f"unknown environment {env!r}: {config_file.name} has {', '.join(sorted(envs))}")
+    return dict(envs[env].get("options") or {})
