@@ -1,0 +1,286 @@
+"""Starting, finding, checking and stopping the stack's servers.
+
+``up`` is idempotent: what answers is left alone, what died is started again, and it returns when
+every server asked for answers a real request. ``down`` leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.stack import debian
+from deploy.stack.errors import StackError
+from deploy.stack.jars import ensure_jars
+from deploy.stack.process import (
+    ProcessRecord,
+    descendants,
+    every_process,
+    is_alive,
+    read_stat,
+    record_of,
+    send,
+    start_detached,
+    stop,
+)
+from deploy.stack.servers.base import Say, Server, accepts
+from deploy.stack.servers.catalogue import every_server
+from deploy.stack.settings import StackSettings
+
+POLL_SECONDS = 0.2
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One line of ``status``: ``state`` is up, paused, starting (runs, does not answer) or down."""
+
+    name: str
+    state: str
+    pid: int | None
+    address: str
+    rss: int
+    uptime: float
+
+
+class Stack:
+    """The servers of one folder. ``say`` gets one line of progress at a time."""
+
+    def __init__(self, settings: StackSettings, say: Say = lambda line: None) -> None:
+        self.settings = settings
+        self.say = say
+        self.servers = every_server(settings)
+
+    def chosen(self, only: Sequence[str] = ()) -> list[Server]:
+        """Servers by group or name, in starting order; all of them without ``only``."""
+        known = [server.name for server in self.servers] + [
+            server.group for server in self.servers
+        ]
+        for name in only:
+            if name not in known:
+                raise StackError(
+                    f"no server {name!r}; expected some of {', '.join(dict.fromkeys(known))}"
+                )
+        return [
+            item
+            for item in self.servers
+            if not only or item.name in only or item.group in only
+        ]
+
+    def server(self, name: str) -> ServerHandle:
+        """One server, to be started, stopped, killed or paused by tests and drills."""
+        for item in self.servers:
+            if item.name == name:
+                return ServerHandle(self, item)
+        raise StackError(
+            f"no server {name!r}; expected one of {', '.join(item.name for item in self.servers)}"
+        )
+
+    def up(self, only: Sequence[str] = ()) -> dict[str, float]:
+        """Start what does not run and wait until each answers; seconds from its start, by server.
+
+        Raises StackError when something is missing, a port is taken, or a server fails to answer.
+        """
+        wanted = self.chosen(only)
+        waiting = [
+            item
+            for item in wanted
+            if not is_alive(self.record(item)) or not item.answers()
+        ]
+        if not waiting:
+            return {}
+        debian.ensure({item.group for item in waiting}, self.settings, self.say)
+        for jars in dict.fromkeys(item.jars for item in waiting if item.jars):
+            ensure_jars(self.settings, jars, self.say)
+        return self._start(waiting, {item.name for item in wanted})
+
+    def _start(self, waiting: list[Server], wanted: set[str]) -> dict[str, float]:
+        """Start each server as soon as those before it answer, and wait for all."""
+        began: dict[str, float] = {}
+        seconds: dict[str, float] = {}
+        told = time.monotonic()
+        while waiting:
+            blocking = {item.name for item in waiting}
+            for item in list(waiting):
+                if blocking & set(item.after) & wanted:
+                    continue
+                if item.name not in began:
+                    self.launch(item)
+                    began[item.name] = time.monotonic()
+                elif item.answers():
+                    seconds[item.name] = time.monotonic() - began[item.name]
+                    self.say(
+                        f"{item.name} answers at {item.address} ({seconds[item.name]:.1f} s)"
+                    )
+                    waiting.remove(item)
+                else:
+                    self._check_started(item, time.monotonic() - began[item.name])
+            if waiting and time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.say("waiting for " + ", ".join(item.name for item in waiting))
+            time.sleep(POLL_SECONDS if waiting else 0)
+        return seconds
+
+    def launch(self, item: Server) -> ProcessRecord:
+        """Start one server, unless its process runs already, and return without waiting for its answer."""
+        record = self.record(item)
+        if record is not None and is_alive(record):
+            return record
+        for setting, port in item.ports().items():
+            if accepts(port):
+                raise StackError(
+                    f"{item.name}: port {port} is taken by another process; "
+                    f"free it or set TIDE_STACK_{setting.upper()}"
+                )
+        item.prepare()
+        try:
+            record = start_detached(
+                item.name,
+                item.argv(),
+                out=item.out,
+                cwd=item.folder,
+                environment=item.environment(),
+                address=item.address,
+            )
+        except OSError as error:
+            raise StackError(
+                f"{item.name}: {item.argv()[0]} could not be started: {error.strerror}"
+            ) from None
+        record.save(self.record_path(item))
+        return record
+
+    def _check_started(self, item: Server, seconds: float) -> None:
+        if not is_alive(self.record(item)):
+            raise StackError(
+                f"{item.name} ended while starting; its last lines ({item.out}):\n{last_lines(item)}"
+            )
+        if seconds > self.settings.start_seconds:
+            raise StackError(
+                f"{item.name} does not answer at {item.address} after {seconds:.0f} s; its last lines:\n{last_lines(item)}"
+            )
+
+    def down(self, only: Sequence[str] = ()) -> list[str]:
+        """Stop servers, the last started first, and everything that they started; the names that ran."""
+        stopped = []
+        for item in reversed(self.chosen(only)):
+            record = self.record(item)
+            children = (
+                descendants(every_process(), [record.pid])
+                if record and is_alive(record)
+                else []
+            )
+            if record is not None and is_alive(record):
+                self.say(f"stopping {item.name}")
+                stop([record], seconds=item.stop_seconds, first=item.stop_signal)
+                stopped.append(item.name)
+            left = [record_of(stat) for stat in children] + item.orphans()
+            stop(left, seconds=5)
+            self.record_path(item).unlink(missing_ok=True)
+        return stopped
+
+    def status(self) -> list[ServerStatus]:
+        """State, pid, address, resident bytes and uptime of each server."""
+        return [self._status(item) for item in self.servers]
+
+    def _status(self, item: Server) -> ServerStatus:
+        record = self.record(item)
+        stat = read_stat(record.pid) if record else None
+        if record is None or stat is None or not is_alive(record):
+            return ServerStatus(item.name, "down", None, item.address, 0, 0.0)
+        paused = stat.state in "Tt"
+        state = "paused" if paused else "up" if item.answers() else "starting"
+        return ServerStatus(
+            item.name,
+            state,
+            record.pid,
+            record.address,
+            stat.rss,
+            time.time() - record.at,
+        )
+
+    def running(self) -> list[str]:
+        """Names of servers whose process runs."""
+        return [item.name for item in self.servers if is_alive(self.record(item))]
+
+    def record_path(self, item: Server) -> Path:
+        """Where the server's process is recorded."""
+        return self.settings.folder("run", f"{item.name}.json")
+
+    def record(self, item: Server) -> ProcessRecord | None:
+        """The recorded process of the server, running or not."""
+        return ProcessRecord.load(self.record_path(item))
+
+
+class ServerHandle:
+    """One server under a test's or a drill's hand."""
+
+    def __init__(self, stack: Stack, server: Server) -> None:
+        self.stack = stack
+        self.server = server
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        record = self.stack.record(self.server)
+        return record.pid if record and is_alive(record) else None
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return self.server.address
+
+    def start(self) -> None:
+        """Start it and wait until it answers; nothing happens when it does."""
+        self.stack.up([self.server.name])
+
+    def stop(self) -> None:
+        """End it in its own orderly way."""
+        self.stack.down([self.server.name])
+
+    def kill(self) -> None:
+        """kill -9; what it started lives on, as after a real crash."""
+        self._send(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._send(signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Whether a real request is answered."""
+        return self.server.answers()
+
+    def wait(
+        self, state: Callable[[ServerHandle], bool], seconds: float = 30.0
+    ) -> None:
+        """Wait until ``state(self)`` holds. Raises StackError when it does not in time."""
+        deadline = time.monotonic() + seconds
+        while not state(self):
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{self.server.name} did not reach the expected state in {seconds:.0f} s"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _send(self, number: signal.Signals) -> None:
+        record = self.stack.record(self.server)
+        if record is None or not is_alive(record):
+            raise StackError(f"{self.server.name} does not run")
+        send(record, number)
+        if number is signal.SIGKILL:
+            stop([record], seconds=10, first=number)
+
+
+def last_lines(item: Server, count: int = 8) -> str:
+    """The end of what the server said, from its log and its output."""
+    lines: list[str] = []
+    for path in (item.log, item.out):
+        if path.exists():
+            lines += path.read_text(errors="replace").splitlines()[-count:]
+    return "\n".join("  " + line for line in lines[-count:])
