@@ -1,0 +1,265 @@
+"""Parse: bytes of the log to rows; decides what is good and gives each refusal a code.
+
+It promises: a bad record never harms its neighbours; the same bytes at the same place with the same timestamp give the
+same answer for ever (nothing here reads a clock), so a replay decides as the first run did.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clicktide import event
+from clicktide.event import Event, millis
+from clicktide.row import MONEY_TYPES, Row
+from clicktide.settings import Settings
+from clicktide.shards import shard_of
+
+CODES = {
+    "too_large": f"The record has more than {event.MAX_BYTES} bytes.",
+    "not_utf8": "The record is not UTF-8 text.",
+    "not_json": "The record is not one JSON value.",
+    "not_object": "The record is JSON, but not an object.",
+    "missing_field": "A required field is missing.",
+    "wrong_type": "A field has a value of another JSON type than it has to have.",
+    "bad_value": "A field's value is out of its range, too long, empty, or not one of the listed words.",
+    "missing_order_id": "An order, pay or refund has no order_id.",
+    "missing_amount": "An order, pay or refund has no amount.",
+    "future": "occurred_at lies further in the future than `events.future_s` allows.",
+    "unsupported_version": f"`v` is not one of {', '.join(map(str, event.VERSIONS))}.",
+}
+
+_decode = msgspec.json.Decoder(Event).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_MAX_CACHED_USERS = 200_000
+
+
+class Rejection(NamedTuple):
+    """Why a record is refused: a code of `CODES`, and a line for a person that names the field."""
+
+    code: str
+    detail: str
+
+
+class Checked(NamedTuple):
+    """An event that the collector may put on the log: `value` is its canonical JSON with `received_at`."""
+
+    event_id: str
+    user_id: str
+    value: bytes
+
+
+class Rejected(NamedTuple):
+    """A refused record of a slice, by its offset."""
+
+    offset: int
+    code: str
+    detail: str
+
+
+def topic_digest(topic_id: str) -> str:
+    """6 characters that tell one topic from another, and from its former self (claims keep it)."""
+    return b64encode(blake2b(topic_id.encode(), digest_size=4).digest())[:6].decode()
+
+
+def fingerprint(e: Event, user_id: str) -> str:
+    """8 characters: a digest of the business fields, without timestamps, so a client's retry has the same."""
+    fields = (
+        f"{e.type}\x1f{user_id}\x1f{e.item_id}\x1f{e.category_id}\x1f{e.merchant_id}\x1f{e.brand_id}"
+        f"\x1f{e.order_id}\x1f{e.amount}\x1f{e.quantity or 1}"
+    )
+    return b64encode(blake2b(fields.encode(), digest_size=6).digest()).decode()
+
+
+class Parser:
+    """Turns records into rows. Holds only settings and a bounded cache of users' shards."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._shards = settings.integer("shards.count")
+        self._future_ms = int(settings.number("events.future_s") * 1000)
+        self._shard_of: dict[str, int] = {}
+
+    def check(self, raw: bytes, received_at: int) -> Checked | Rejection:
+        """The collector's door: `raw` is one JSON value, `received_at` is now (ms)."""
+        decoded = self.decode(raw)
+        if isinstance(decoded, Rejection):
+            return decoded
+        decoded.received_at = received_at
+        if (refused := self._rules(decoded, received_at)) is not None:
+            return refused
+        decoded.occurred_at = millis(decoded.occurred_at)
+        if decoded.sent_at is not None:
+            decoded.sent_at = millis(decoded.sent_at)
+        try:
+            value = _encode(decoded)
+        except RecursionError:
+            return Rejection("bad_value", "attributes: nested too deep")
+        if len(value) > event.MAX_BYTES:
+            return Rejection("too_large", f"{len(value)} bytes, at most {event.MAX_BYTES} are taken")
+        return Checked(decoded.event_id, str(decoded.user_id), value)
+
+    def slice(
+        self,
+        values: Iterable[str | bytes | None],
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        partition: int,
+        topic: str,
+    ) -> tuple[list[Row], list[Rejected]]:
+        """Rows of the good records of one slice, and the refused ones, both in offset order.
+
+        `values` are the records' texts (None where the spout found bytes that are not UTF-8), `timestamps` the log's
+        (ms), `topic` its digest (`topic_digest`).
+        """
+        rows: list[Row] = []
+        refused: list[Rejected] = []
+        for value, offset, timestamp in zip(values, offsets, timestamps, strict=True):
+            row = self.row(value, offset, timestamp, partition, topic)
+            if isinstance(row, Rejection):
+                refused.append(Rejected(offset, row.code, row.detail))
+            else:
+                rows.append(row)
+        return rows, refused
+
+    def row(
+        self, value: str | bytes | None, offset: int, timestamp: int, partition: int, topic: str
+    ) -> Row | Rejection:
+        """One record as a row. `timestamp` stands in for a missing `received_at`."""
+        if value is None:
+            return Rejection("not_utf8", "the bytes are not UTF-8 text")
+        try:
+            e = _decode(value) if len(value) <= event.MAX_BYTES else self.decode(value)
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            e = self.decode(value)
+        if isinstance(e, Rejection):
+            return e
+        received = timestamp if e.received_at is None else e.received_at
+        if (refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)) is not None:
+            return refusal
+        occurred = millis(e.occurred_at)
+        if e.sent_at is not None:
+            # The client's clock cancels out: both times are read from it.
+            occurred = max(0, received - (millis(e.sent_at) - occurred))
+        user_id = e.user_id if isinstance(e.user_id, str) else str(e.user_id)
+        try:
+            extra = _extra(e)
+        except RecursionError:
+            return Rejection("bad_value", "attributes: nested too deep")
+        return [
+            e.event_id,
+            e.type,
+            user_id,
+            occurred,
+            received,
+            self.shard(user_id),
+            e.item_id,
+            e.category_id,
+            e.merchant_id,
+            e.brand_id,
+            e.order_id,
+            e.amount,
+            e.quantity or 1,
+            e.gender or "unknown",
+            e.age_range,
+            e.province,
+            e.channel,
+            extra,
+            fingerprint(e, user_id),
+            topic,
+            partition,
+            offset,
+        ]
+
+    def shard(self, user_id: str) -> int:
+        """The user's logical shard, cached: murmur2 in Python costs more than the rest of the row."""
+        shard = self._shard_of.get(user_id)
+        if shard is None:
+            if len(self._shard_of) >= _MAX_CACHED_USERS:
+                self._shard_of.clear()
+            shard = self._shard_of[user_id] = shard_of(user_id, self._shards)
+        return shard
+
+    def decode(self, raw: str | bytes) -> Event | Rejection:
+        """The event with unknown fields moved to `attributes`, or what is wrong with it (the rules between fields aside)."""
+        size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+        if size > event.MAX_BYTES:
+            return Rejection("too_large", f"{size} bytes, at most {event.MAX_BYTES} are taken")
+        try:
+            text = raw.decode() if isinstance(raw, bytes) else raw
+        except UnicodeDecodeError as e:
+            return Rejection("not_utf8", f"byte {e.start} is not UTF-8 text")
+        try:
+            # Not orjson: this one keeps integers of any size as they are.
+            found = _decode_any(text)
+        except (msgspec.MsgspecError, UnicodeError) as e:
+            return Rejection("not_json", str(e)[:200])
+        except RecursionError:
+            return Rejection("not_json", "nested too deep")
+        if not isinstance(found, dict):
+            return Rejection("not_object", f"expected an object, got {_json_type(found)}")
+        return _convert(found)
+
+    def _rules(self, e: Event, received: int) -> Rejection | None:
+        """What holds between fields; `received` (ms) is the latest time known from our own side."""
+        if e.type in MONEY_TYPES:
+            if e.order_id is None:
+                return Rejection("missing_order_id", f"{e.type} needs order_id")
+            if e.amount is None:
+                return Rejection("missing_amount", f"{e.type} needs amount, in minor units")
+        if e.v is not None and e.v not in event.VERSIONS:
+            return Rejection("unsupported_version", f"v is {e.v}, expected one of {event.VERSIONS}")
+        occurred = millis(e.occurred_at)
+        if e.sent_at is not None:
+            occurred = received - (millis(e.sent_at) - occurred)
+        if occurred > received + self._future_ms:
+            return Rejection(
+                "future", f"occurred_at is {(occurred - received) // 1000} s ahead, at most {self._future_ms // 1000} s are taken"
+            )
+        return None
+
+
+def _extra(e: Event) -> str | None:
+    """The fields that are kept but not columns, as JSON text; None where there are none."""
+    if e.session_id is None and e.device_id is None and e.page is None and e.anonymous_id is None and not e.attributes:
+        return None
+    extra: dict[str, Any] = {
+        name: value
+        for name in ("device_id", "session_id", "anonymous_id", "page")
+        if (value := getattr(e, name)) is not None
+    }
+    if e.attributes:
+        extra["attributes"] = e.attributes
+    return _encode(extra).decode()
+
+
+def _convert(found: dict[str, Any]) -> Event | Rejection:
+    unknown = found.keys() - event.FIELDS
+    if unknown:
+        attributes = found.get("attributes")
+        if attributes is not None and not isinstance(attributes, dict):
+            return Rejection("wrong_type", f"attributes: expected an object, got {_json_type(attributes)}")
+        found["attributes"] = {**(attributes or {}), **{name: found.pop(name) for name in sorted(unknown)}}
+    try:
+        return msgspec.convert(found, Event)
+    except msgspec.ValidationError as e:
+        return _explain(str(e))
+
+
+def _explain(message: str) -> Rejection:
+    """msgspec's message as a code: its wording tells a missing field, another type and a bad value apart."""
+    what, _, path = message.partition(" - at `$.")
+    field = path.rstrip("`")
+    if "missing required field" in what:
+        return Rejection("missing_field", what.replace("Object missing required field", "missing required field"))
+    wrong_type = what.startswith("Expected") and ", got `" in what
+    return Rejection("wrong_type" if wrong_type else "bad_value", f"{field}: {what}" if field else what)
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
