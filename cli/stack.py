@@ -26,9 +26,7 @@ app = typer.Typer(
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        "--data-dir", help="where all of it lives (default: .stack in the project)"
-    ),
+    typer.Option("--data-dir", help="where all of it lives (default: .stack in the project)"),
 ]
 Only = Annotated[
     str,
@@ -63,9 +61,7 @@ def status(data_dir: DataDir = None) -> None:
     """Each server: up or down, process id, address, resident memory, uptime. Exit code 1 unless all are up."""
     with plain_errors():
         lines = Stack(_settings(data_dir)).status()
-        print(
-            f"{'server':<12} {'state':<9} {'pid':>8}  {'address':<18} {'MiB':>6} {'uptime':>10}"
-        )
+        print(f"{'server':<12} {'state':<9} {'pid':>8}  {'address':<18} {'MiB':>6} {'uptime':>10}")
         for line in lines:
             pid = line.pid or "-"
             print(

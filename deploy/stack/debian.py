@@ -39,9 +39,7 @@ SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
 
 def program(name: str) -> str | None:
     """Path of a program, also where only root's PATH looks."""
-    return shutil.which(
-        name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}"
-    )
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}")
 
 
 def needed_programs(groups: Collection[str], settings: StackSettings) -> list[str]:
@@ -58,9 +56,7 @@ def needed_programs(groups: Collection[str], settings: StackSettings) -> list[st
 
 def missing_packages(programs: Collection[str]) -> list[str]:
     """Packages of the programs that cannot be found."""
-    return list(
-        dict.fromkeys(PACKAGES[name] for name in programs if program(name) is None)
-    )
+    return list(dict.fromkeys(PACKAGES[name] for name in programs if program(name) is None))
 
 
 def ensure(groups: Collection[str], settings: StackSettings, say: Say) -> None:
@@ -73,23 +69,17 @@ def ensure(groups: Collection[str], settings: StackSettings, say: Say) -> None:
         return
     command = "apt-get install --no-install-recommends " + " ".join(packages)
     if os.geteuid() != 0 or program("apt-get") is None:
-        raise StackError(
-            f"not installed: {', '.join(packages)}; on Debian, as root: {command}"
-        )
+        raise StackError(f"not installed: {', '.join(packages)}; on Debian, as root: {command}")
     say(f"installing Debian packages: {' '.join(packages)}")
     with services_held_back():
         if not _apt(["install", *packages]):
             say("refreshing Debian's package lists")
             _apt(["update"])
             if not _apt(["install", *packages]):
-                raise StackError(
-                    f"apt-get could not install {' '.join(packages)}; try yourself: {command}"
-                )
+                raise StackError(f"apt-get could not install {' '.join(packages)}; try yourself: {command}")
     still = missing_packages(needed_programs(groups, settings))
     if still:
-        raise StackError(
-            f"installed, yet its program is not on PATH: {', '.join(still)}"
-        )
+        raise StackError(f"installed, yet its program is not on PATH: {', '.join(still)}")
 
 
 @contextmanager
@@ -120,8 +110,8 @@ def _apt(arguments: list[str]) -> bool:
         "-o",
         "Acquire::Retries=3",
     ]
-    done = subprocess.run(  # noqa: S603 - our own command line
-        ["apt-get", *options, *arguments],  # noqa: S607 - the system's own
+    done = subprocess.run(
+        ["apt-get", *options, *arguments],
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         capture_output=True,
         text=True,

@@ -34,9 +34,7 @@ def read_checksums(text: str) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name.endswith(".jar") or "/" in name:
-            raise StackError(
-                f"checksum list, line {number}: expected '<sha256>  <name>.jar', found {line!r}"
-            )
+            raise StackError(f"checksum list, line {number}: expected '<sha256>  <name>.jar', found {line!r}")
         sums[name] = digest
     return sums
 
@@ -45,9 +43,7 @@ def differences(folder: Path, sums: Mapping[str, str]) -> list[str]:
     """What is wrong with the jars of a folder, one line a jar; empty when it holds exactly the list."""
     present = {path.name: path for path in folder.glob("*.jar")}
     wrong = [f"{name} is missing" for name in sorted(sums.keys() - present.keys())]
-    wrong += [
-        f"{name} is not on the list" for name in sorted(present.keys() - sums.keys())
-    ]
+    wrong += [f"{name} is not on the list" for name in sorted(present.keys() - sums.keys())]
     for name in sorted(sums.keys() & present.keys()):
         found = sha256(present[name])
         if found != sums[name]:
@@ -70,17 +66,9 @@ def ensure_jars(settings: StackSettings, name: str, say: Say) -> Path:
     sums = read_checksums(listing)
     folder = jar_folder(settings, name)
     stamp = folder / VERIFIED
-    if (
-        stamp.exists()
-        and stamp.read_text() == listing
-        and not missing_names(folder, sums)
-    ):
+    if stamp.exists() and stamp.read_text() == listing and not missing_names(folder, sums):
         return folder
-    cached = (
-        settings.cache
-        / "jars"
-        / f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
-    )
+    cached = settings.cache / "jars" / f"{name}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
     if missing_names(cached, sums) or differences(cached, sums):
         _download(name, sums, cached, say)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +117,7 @@ def _maven(name: str, folder: Path, say: Say, *, expected: int) -> None:
     argv += ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
     say(f"{name}: fetching {expected} jars with Maven")
     try:
-        process = subprocess.Popen(  # noqa: S603 - our own command line
+        process = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -137,9 +125,7 @@ def _maven(name: str, folder: Path, say: Say, *, expected: int) -> None:
             text=True,
         )
     except FileNotFoundError:
-        raise StackError(
-            "Maven (mvn) is missing; as root: apt-get install maven"
-        ) from None
+        raise StackError("Maven (mvn) is missing; as root: apt-get install maven") from None
     jars, errors = 0, []
     with process:
         assert process.stdout is not None
@@ -152,9 +138,7 @@ def _maven(name: str, folder: Path, say: Say, *, expected: int) -> None:
                     say(f"{name}: {jars} jars fetched, Maven's own among them")
     if process.returncode != 0:
         reason = (errors or ["no reason given"])[0]
-        raise StackError(
-            f"Maven could not fetch the jars of {name} (is the network there?): {reason}"
-        )
+        raise StackError(f"Maven could not fetch the jars of {name} (is the network there?): {reason}")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -169,10 +153,7 @@ def pin(name: str) -> None:
     """Write the checksum list anew from what Maven gives now; its diff is what a reviewer reads."""
     with tempfile.TemporaryDirectory() as folder:
         _maven(name, Path(folder), print, expected=0)
-        lines = [
-            f"{sha256(path)}  {path.name}\n"
-            for path in sorted(Path(folder).glob("*.jar"))
-        ]
+        lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(Path(folder).glob("*.jar"))]
     (LISTS / f"{name}.sha256").write_text("".join(lines))
     print(f"{name}: {len(lines)} jars pinned")
 

@@ -73,9 +73,7 @@ def parse_stat(text: str) -> ProcessStat:
     pid = int(text.split(" ", 1)[0])
     rest = text[text.rindex(")") + 2 :].split()
     cpu = (int(rest[11]) + int(rest[12])) / TICKS
-    return ProcessStat(
-        pid, rest[0], int(rest[1]), int(rest[19]), int(rest[21]) * PAGE_BYTES, cpu
-    )
+    return ProcessStat(pid, rest[0], int(rest[1]), int(rest[19]), int(rest[21]) * PAGE_BYTES, cpu)
 
 
 def boot_id() -> str:
@@ -89,12 +87,7 @@ def is_alive(record: ProcessRecord | None) -> bool:
         return False
     _reap(record.pid)
     stat = read_stat(record.pid)
-    return (
-        stat is not None
-        and stat.state != "Z"
-        and stat.ticks == record.ticks
-        and record.boot == boot_id()
-    )
+    return stat is not None and stat.state != "Z" and stat.ticks == record.ticks and record.boot == boot_id()
 
 
 def start_detached(
@@ -112,7 +105,7 @@ def start_detached(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("ab") as stream:
-        child = subprocess.Popen(  # noqa: S603 - our own servers
+        child = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -122,12 +115,8 @@ def start_detached(
             start_new_session=True,
         )
     stat = read_stat(child.pid)
-    child.returncode = (
-        0  # it outlives us on purpose: no ResourceWarning, no wait at exit
-    )
-    return ProcessRecord(
-        name, child.pid, stat.ticks if stat else 0, boot_id(), address, time.time()
-    )
+    child.returncode = 0  # it outlives us on purpose: no ResourceWarning, no wait at exit
+    return ProcessRecord(name, child.pid, stat.ticks if stat else 0, boot_id(), address, time.time())
 
 
 def send(record: ProcessRecord, number: signal.Signals) -> None:
@@ -168,17 +157,11 @@ def wait_gone(records: Sequence[ProcessRecord], *, seconds: float) -> bool:
 
 def every_process() -> list[ProcessStat]:
     """All processes of this machine that can be seen."""
-    stats = (
-        read_stat(int(entry.name))
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-    )
+    stats = (read_stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [stat for stat in stats if stat is not None]
 
 
-def descendants(
-    stats: Iterable[ProcessStat], roots: Iterable[int]
-) -> list[ProcessStat]:
+def descendants(stats: Iterable[ProcessStat], roots: Iterable[int]) -> list[ProcessStat]:
     """The processes under ``roots`` (themselves left out), parents before their children."""
     children: dict[int, list[ProcessStat]] = {}
     for stat in stats:

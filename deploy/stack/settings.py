@@ -21,9 +21,7 @@ def _port(default: int, meaning: str) -> int:
 
 
 def _megabytes(default: int, meaning: str) -> int:
-    return field(
-        default=default, metadata={"help": meaning, "low": 32, "high": 1 << 20}
-    )  # type: ignore[no-any-return]
+    return field(default=default, metadata={"help": meaning, "low": 32, "high": 1 << 20})  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +45,17 @@ class StackSettings:
     redis_memory_mb: int = _megabytes(1024, "Redis refuses writes beyond this, MiB")
     mariadb_1_port: int = _port(13306, "port of the first MariaDB server")
     mariadb_2_port: int = _port(13307, "port of the second MariaDB server")
-    mariadb_buffer_mb: int = _megabytes(
-        128, "InnoDB buffer pool of each MariaDB server, MiB"
-    )
+    mariadb_buffer_mb: int = _megabytes(128, "InnoDB buffer pool of each MariaDB server, MiB")
     zookeeper_port: int = _port(12181, "ZooKeeper's client port")
     nimbus_port: int = _port(6627, "Nimbus' Thrift port")
     supervisor_port: int = _port(6628, "the supervisor's Thrift port")
-    worker_port: int = _port(
-        6700, "port of the first worker slot; the others follow it"
-    )
+    worker_port: int = _port(6700, "port of the first worker slot; the others follow it")
     worker_slots: int = field(
         default=6,
         metadata={"help": "worker slots of the supervisor", "low": 1, "high": 64},
     )
     worker_heap_mb: int = _megabytes(256, "largest heap of a worker, MiB")
-    daemon_heap_mb: int = _megabytes(
-        192, "largest heap of ZooKeeper, Nimbus and the supervisor each, MiB"
-    )
+    daemon_heap_mb: int = _megabytes(192, "largest heap of ZooKeeper, Nimbus and the supervisor each, MiB")
     start_seconds: int = field(
         default=120,
         metadata={
@@ -87,42 +79,30 @@ def settings_from(
     downloaded jars is TIDE_CACHE, else ``clicktide`` in the user's cache folder.
     Raises StackError on an unknown TIDE_STACK_ variable or a value out of range.
     """
-    known = {
-        PREFIX + item.name.upper(): item
-        for item in fields(StackSettings)
-        if item.name != "cache"
-    }
+    known = {PREFIX + item.name.upper(): item for item in fields(StackSettings) if item.name != "cache"}
     numbers: dict[str, int] = {}
     for name, text in environment.items():
         if not name.startswith(PREFIX):
             continue
         if name not in known:
-            raise StackError(
-                f"{name} is no setting of the stack; known: {', '.join(sorted(known))}"
-            )
+            raise StackError(f"{name} is no setting of the stack; known: {', '.join(sorted(known))}")
         if name != PREFIX + "HOME":
             numbers[known[name].name] = _number(
                 name, text, known[name].metadata["low"], known[name].metadata["high"]
             )
     folder = home or Path(environment.get(PREFIX + "HOME") or project / ".stack")
-    return StackSettings(
-        home=folder.expanduser().absolute(), cache=cache_folder(environment), **numbers
-    )
+    return StackSettings(home=folder.expanduser().absolute(), cache=cache_folder(environment), **numbers)
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Where downloads are kept between checkouts: TIDE_CACHE, else the user's own cache folder."""
     if environment.get("TIDE_CACHE"):
         return Path(environment["TIDE_CACHE"]).expanduser().absolute()
-    base = environment.get("XDG_CACHE_HOME") or Path(
-        environment.get("HOME") or "~", ".cache"
-    )
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "~", ".cache")
     return Path(base, "clicktide").expanduser().absolute()
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:
     if not text.strip().isdigit() or not low <= int(text) <= high:
-        raise StackError(
-            f"{name} is {text!r}; expected a whole number from {low} to {high}"
-        )
+        raise StackError(f"{name} is {text!r}; expected a whole number from {low} to {high}")
     return int(text)

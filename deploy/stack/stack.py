@@ -56,19 +56,11 @@ class Stack:
 
     def chosen(self, only: Sequence[str] = ()) -> list[Server]:
         """Servers by group or name, in starting order; all of them without ``only``."""
-        known = [server.name for server in self.servers] + [
-            server.group for server in self.servers
-        ]
+        known = [server.name for server in self.servers] + [server.group for server in self.servers]
         for name in only:
             if name not in known:
-                raise StackError(
-                    f"no server {name!r}; expected some of {', '.join(dict.fromkeys(known))}"
-                )
-        return [
-            item
-            for item in self.servers
-            if not only or item.name in only or item.group in only
-        ]
+                raise StackError(f"no server {name!r}; expected some of {', '.join(dict.fromkeys(known))}")
+        return [item for item in self.servers if not only or item.name in only or item.group in only]
 
     def server(self, name: str) -> ServerHandle:
         """One server, to be started, stopped, killed or paused by tests and drills."""
@@ -85,11 +77,7 @@ class Stack:
         Raises StackError when something is missing, a port is taken, or a server fails to answer.
         """
         wanted = self.chosen(only)
-        waiting = [
-            item
-            for item in wanted
-            if not is_alive(self.record(item)) or not item.answers()
-        ]
+        waiting = [item for item in wanted if not is_alive(self.record(item)) or not item.answers()]
         if not waiting:
             return {}
         debian.ensure({item.group for item in waiting}, self.settings, self.say)
@@ -112,9 +100,7 @@ class Stack:
                     began[item.name] = time.monotonic()
                 elif item.answers():
                     seconds[item.name] = time.monotonic() - began[item.name]
-                    self.say(
-                        f"{item.name} answers at {item.address} ({seconds[item.name]:.1f} s)"
-                    )
+                    self.say(f"{item.name} answers at {item.address} ({seconds[item.name]:.1f} s)")
                     waiting.remove(item)
                 else:
                     self._check_started(item, time.monotonic() - began[item.name])
@@ -167,11 +153,7 @@ class Stack:
         stopped = []
         for item in reversed(self.chosen(only)):
             record = self.record(item)
-            children = (
-                descendants(every_process(), [record.pid])
-                if record and is_alive(record)
-                else []
-            )
+            children = descendants(every_process(), [record.pid]) if record and is_alive(record) else []
             if record is not None and is_alive(record):
                 self.say(f"stopping {item.name}")
                 stop([record], seconds=item.stop_seconds, first=item.stop_signal)
@@ -256,16 +238,12 @@ class ServerHandle:
         """Whether a real request is answered."""
         return self.server.answers()
 
-    def wait(
-        self, state: Callable[[ServerHandle], bool], seconds: float = 30.0
-    ) -> None:
+    def wait(self, state: Callable[[ServerHandle], bool], seconds: float = 30.0) -> None:
         """Wait until ``state(self)`` holds. Raises StackError when it does not in time."""
         deadline = time.monotonic() + seconds
         while not state(self):
             if time.monotonic() > deadline:
-                raise StackError(
-                    f"{self.server.name} did not reach the expected state in {seconds:.0f} s"
-                )
+                raise StackError(f"{self.server.name} did not reach the expected state in {seconds:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def _send(self, number: signal.Signals) -> None:

@@ -42,9 +42,7 @@ class Kafka(Server):
 
     def prepare(self) -> None:
         """Render, and format the data folder once: a second format would be another cluster."""
-        write_if_changed(
-            self.configuration, server_properties(self.settings, self.folder / "data")
-        )
+        write_if_changed(self.configuration, server_properties(self.settings, self.folder / "data"))
         write_if_changed(
             self.folder / "log4j2.xml",
             rolling_log4j2(self.log, quiet=("org.apache.kafka",)),
@@ -53,9 +51,7 @@ class Kafka(Server):
             self._format()
 
     def argv(self) -> list[str]:
-        return self._java(
-            "kafka.Kafka", [str(self.configuration)], self.settings.kafka_heap_mb
-        )
+        return self._java("kafka.Kafka", [str(self.configuration)], self.settings.kafka_heap_mb)
 
     def answers(self) -> bool:
         if not accepts(self.port):
@@ -66,9 +62,7 @@ class Kafka(Server):
         from kafka.errors import KafkaError
 
         try:
-            client = KafkaAdminClient(
-                bootstrap_servers=self.address, request_timeout_ms=2000
-            )
+            client = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=2000)
         except (KafkaError, OSError, ValueError):
             return False
         try:
@@ -87,9 +81,7 @@ class Kafka(Server):
             ["format", "-t", cluster, "-c", str(self.configuration)],
             heap_mb=128,
         )
-        done = subprocess.run(  # noqa: S603 - our own command line
-            argv, capture_output=True, text=True, timeout=FORMAT_SECONDS, check=False
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=FORMAT_SECONDS, check=False)
         if done.returncode != 0:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise StackError(
