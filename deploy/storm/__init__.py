@@ -1,0 +1,1 @@
+"""Apache Storm laid out from its jars, and a `storm` command for machines that have none."""
