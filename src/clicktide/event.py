@@ -15,8 +15,8 @@ MAX_BYTES = 32 * 1024
 VERSION = 1
 VERSIONS = (VERSION - 1, VERSION)  # a worker accepts N and N-1, so that producers may be upgraded after it
 
-# 10 trillion in major units; keeps sums of a billion payments inside a signed 64-bit counter.
-MAX_AMOUNT = 10**15
+# 10 billion in major units: nine million events of this size still fit a signed 64-bit sum.
+MAX_AMOUNT = 10**12
 _MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time RFC 3339 can write
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]

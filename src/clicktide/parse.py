@@ -139,7 +139,9 @@ class Parser:
         if isinstance(e, Rejection):
             return e
         received = timestamp if e.received_at is None else e.received_at
-        if (refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)) is not None:
+        if (
+            refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)
+        ) is not None:
             return refusal
         occurred = millis(e.occurred_at)
         if e.sent_at is not None:
@@ -218,14 +220,21 @@ class Parser:
             occurred = received - (millis(e.sent_at) - occurred)
         if occurred > received + self._future_ms:
             return Rejection(
-                "future", f"occurred_at is {(occurred - received) // 1000} s ahead, at most {self._future_ms // 1000} s are taken"
+                "future",
+                f"occurred_at is {(occurred - received) // 1000} s ahead, at most {self._future_ms // 1000} s are taken",
             )
         return None
 
 
 def _extra(e: Event) -> str | None:
     """The fields that are kept but not columns, as JSON text; None where there are none."""
-    if e.session_id is None and e.device_id is None and e.page is None and e.anonymous_id is None and not e.attributes:
+    if (
+        e.session_id is None
+        and e.device_id is None
+        and e.page is None
+        and e.anonymous_id is None
+        and not e.attributes
+    ):
         return None
     extra: dict[str, Any] = {
         name: value
@@ -255,11 +264,20 @@ def _explain(message: str) -> Rejection:
     what, _, path = message.partition(" - at `$.")
     field = path.rstrip("`")
     if "missing required field" in what:
-        return Rejection("missing_field", what.replace("Object missing required field", "missing required field"))
+        return Rejection(
+            "missing_field", what.replace("Object missing required field", "missing required field")
+        )
     wrong_type = what.startswith("Expected") and ", got `" in what
     return Rejection("wrong_type" if wrong_type else "bad_value", f"{field}: {what}" if field else what)
 
 
 def _json_type(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return names.get(type(value), "null")

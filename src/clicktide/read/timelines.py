@@ -1,0 +1,100 @@
+"""Timelines: a user's events, newest first, from Redis as far as it goes and from SQL beyond it; pages by cursor.
+
+A page that Redis fills is answered by Redis alone. Events come by (occurred_at, event_id) downwards, so a cursor stays
+good while new events arrive: none is skipped, none comes twice.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from clicktide import keys
+from clicktide.errors import ClicktideError
+from clicktide.read.events import Position, position_of
+from clicktide.read.plan import Read
+from clicktide.row import OCCURRED_AT, TYPE, Row
+
+
+class BadCursor(ClicktideError):
+    """The cursor is not one that a timeline gave."""
+
+    code = "bad_cursor"
+
+
+class Wanted(NamedTuple):
+    """What a page is to hold. `since` <= occurred_at < `until` (ms); `before` is the cursor's position; an empty
+    `types` is all types."""
+
+    limit: int
+    types: frozenset[str] = frozenset()
+    since: int | None = None
+    until: int | None = None
+    before: Position | None = None
+
+
+class Page(NamedTuple):
+    """`next` is where the following page starts, None at the end."""
+
+    rows: list[Row]
+    next: Position | None
+
+
+def recent(namespace: str, shard: int, user_id: str) -> Read[list[Row]]:
+    """All that Redis holds of a user (at most `timeline.length` rows), newest first."""
+
+    def fold(replies: list[Any]) -> list[Row]:
+        rows = [orjson.loads(member) for member in replies[0]]
+        rows.sort(key=position_of, reverse=True)
+        return rows
+
+    return Read([("ZRANGE", keys.timeline(namespace, shard, user_id), 0, -1, "REV")], fold)
+
+
+def matching(rows: Iterable[Row], wanted: Wanted) -> list[Row]:
+    """Those of `rows` that the page may hold, at most `limit`, in the order they came."""
+    out: list[Row] = []
+    for row in rows:
+        if len(out) >= wanted.limit:
+            break
+        if wanted.types and row[TYPE] not in wanted.types:
+            continue
+        if wanted.since is not None and row[OCCURRED_AT] < wanted.since:
+            continue
+        if wanted.until is not None and row[OCCURRED_AT] >= wanted.until:
+            continue
+        if wanted.before is not None and position_of(row) >= wanted.before:
+            continue
+        out.append(row)
+    return out
+
+
+def merged(first: Iterable[Row], second: Iterable[Row], limit: int) -> list[Row]:
+    """Rows of both, newest first, each event once (the first wins), at most `limit`."""
+    by_position = {position_of(row): row for row in (*second, *first)}
+    return [by_position[p] for p in sorted(by_position, reverse=True)[:limit]]
+
+
+def page(rows: list[Row], limit: int, *, more: bool) -> Page:
+    """A page of `rows`. `more`: whether something may follow (a full page always may)."""
+    full = len(rows) >= limit
+    return Page(rows, position_of(rows[-1]) if rows and (full or more) else None)
+
+
+def cursor_of(position: Position) -> str:
+    """The position as opaque URL-safe text."""
+    return urlsafe_b64encode(orjson.dumps(position)).rstrip(b"=").decode()
+
+
+def position_from(cursor: str) -> Position:
+    """Raises `BadCursor`."""
+    try:
+        at, event_id = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError) as e:
+        raise BadCursor("cursor: expected one from `next` of an earlier answer") from e
+    if not isinstance(at, int) or isinstance(at, bool) or not isinstance(event_id, str):
+        raise BadCursor("cursor: expected one from `next` of an earlier answer")
+    return (at, event_id)

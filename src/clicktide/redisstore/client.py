@@ -1,0 +1,91 @@
+"""One connection to Redis: time limits on every call, and errors that say what to do.
+
+Promises: no call outlasts `redis.timeout_s` by much, and nothing is retried in here that may not be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from clicktide.errors import SettingError, StoreRefused, StoreUnavailable
+from clicktide.settings import Settings
+
+STORE = "redis"
+
+# Answers that mean "not now", whatever was asked.
+_NOT_NOW = (
+    "OOM",
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "NOAUTH",
+    "WRONGPASS",
+)
+
+
+def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
+    """A client for `redis.url`; it connects on first use and again after a loss. Answers are bytes."""
+    url = settings.text("redis.url")
+    timeout = settings.number("redis.timeout_s") if timeout_s is None else timeout_s
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            # One more try at once mends a connection that a restarted server has closed.
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as e:
+        raise SettingError(f"setting redis.url: {e}") from e
+
+
+@contextmanager
+def errors_named() -> Iterator[None]:
+    """Turns redis-py's errors into `StoreUnavailable` and `StoreRefused`."""
+    try:
+        yield
+    except redis.ResponseError as e:
+        raise named(e) from e
+    except (redis.RedisError, OSError) as e:
+        raise StoreUnavailable(STORE, _one_line(e)) from e
+
+
+def named(error: Exception) -> StoreUnavailable | StoreRefused:
+    """The project's error for one of redis-py's."""
+    text = _one_line(error)
+    if isinstance(error, redis.ResponseError) and not _not_now(error, text):
+        return StoreRefused(STORE, text)
+    return StoreUnavailable(STORE, text)
+
+
+def run_id(client: redis.Redis) -> str:
+    """The server's run id: it changes when Redis restarts or another server takes over."""
+    with errors_named():
+        info: Any = client.info("server")
+    return str(info["run_id"])
+
+
+def whole_seconds(hours: float) -> int:
+    return max(1, math.ceil(hours * 3600))
+
+
+def _not_now(error: redis.ResponseError, text: str) -> bool:
+    kinds = redis.exceptions
+    classes = (kinds.BusyLoadingError, kinds.ReadOnlyError, kinds.OutOfMemoryError, kinds.AuthenticationError)
+    return isinstance(error, classes) or text.startswith(_NOT_NOW) or any(f" -{c}" in text for c in _NOT_NOW)
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,215 @@
+"""The fast store as the bolts use it: claim a slice's rows, apply a slice's rows.
+
+Both go out as one pipeline of one script call a shard. Both may be repeated at will, whole or in part: what has
+been done is not done again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from clicktide import aggregate, claims, keys
+from clicktide.aggregate import Effects
+from clicktide.errors import StoreError, StoreUnavailable
+from clicktide.redisstore.client import STORE, connect, errors_named, named, whole_seconds
+from clicktide.row import SHARD, Row
+from clicktide.settings import Settings
+
+_pack = msgspec.msgpack.encode
+
+Arguments = tuple[int | bytes, ...]
+
+# Two rounds settle every honest case (the second leaves out what the first named); more only while others apply
+# the very same events at the same time.
+_MAX_ROUNDS = 5
+
+
+class Claims(NamedTuple):
+    """What became of a slice's claims, by position in the rows given.
+
+    `failed` are those whose shard could not be asked, with the error; all others not named are to go on.
+    """
+
+    duplicates: frozenset[int]
+    conflicts: frozenset[int]
+    failed: Mapping[int, StoreError]
+
+
+class Applied(NamedTuple):
+    """`failed`: positions of rows that are not applied, with the error. `skipped`: how many were applied before."""
+
+    failed: Mapping[int, StoreError]
+    skipped: int
+
+
+class RedisStore:
+    """Claims and effects in Redis. One instance a process; not for several threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None, now_s: int = 0) -> None:
+        """`now_s` fixes the time for tests; 0 takes Redis's own, the one clock all workers share."""
+        self._client = client or connect(settings)
+        self._namespace = settings.text("redis.namespace")
+        window = whole_seconds(settings.number("claims.window_h"))
+        self._clock = (now_s, window, settings.integer("claims.buckets"))
+        self._length = settings.integer("timeline.length")
+        self._timeline_ttl = whole_seconds(settings.number("timeline.ttl_h"))
+        self._late_after_ms = int(settings.number("events.late_after_h") * 3_600_000)
+        self._ttls = {
+            "s": whole_seconds(settings.number("buckets.second_ttl_h")),
+            "m": whole_seconds(settings.number("buckets.minute_ttl_h")),
+            "h": whole_seconds(settings.number("buckets.hour_ttl_h")),
+            "d": whole_seconds(settings.number("buckets.day_ttl_h")),
+            "a": 0,
+        }
+        self._claim = _Script(self._client, "claim.lua")
+        self._apply = _Script(self._client, "apply.lua")
+
+    def claim(self, rows: Sequence[Row]) -> Claims:
+        """Claim each row's event id for the row's own record.
+
+        Raises `StoreUnavailable` when no shard could be asked.
+        """
+        by_shard = _by_shard(rows)
+        answers = self._claim.run(
+            {
+                self._prefix(shard): (*self._clock, claims.packed(rows[i] for i in at))
+                for shard, at in by_shard.items()
+            }
+        )
+        duplicates: set[int] = set()
+        conflicts: set[int] = set()
+        failed: dict[int, StoreError] = {}
+        for at, answer in zip(by_shard.values(), answers, strict=True):
+            if isinstance(answer, StoreError):
+                failed.update(dict.fromkeys(at, answer))
+                continue
+            for position, verdict in zip(answer[::2], answer[1::2], strict=True):
+                (duplicates if verdict == 1 else conflicts).add(at[int(position)])
+        _raise_if_all(failed, rows)
+        return Claims(frozenset(duplicates), frozenset(conflicts), failed)
+
+    def apply(self, rows: Sequence[Row]) -> Applied:
+        """Bring each row's effects into Redis, once, whatever was applied before.
+
+        Raises `StoreUnavailable` when no shard could be asked.
+        """
+        waiting = _by_shard(rows)
+        failed: dict[int, StoreError] = {}
+        skipped = 0
+        for _ in range(_MAX_ROUNDS):
+            answers = self._apply.run(
+                {self._prefix(shard): self._payload([rows[i] for i in at]) for shard, at in waiting.items()}
+            )
+            again: dict[int, list[int]] = {}
+            for (shard, at), answer in zip(waiting.items(), answers, strict=True):
+                if isinstance(answer, StoreError):
+                    failed.update(dict.fromkeys(at, answer))
+                elif answer:
+                    out = {int(position) for position in answer}
+                    skipped += len(out)
+                    if left := [i for n, i in enumerate(at) if n not in out]:
+                        again[shard] = left
+            waiting = again
+            if not waiting:
+                break
+        else:
+            error = StoreUnavailable(STORE, "the same events are being applied elsewhere")
+            failed.update({i: error for at in waiting.values() for i in at})
+        _raise_if_all(failed, rows)
+        return Applied(failed, skipped)
+
+    def ping(self) -> None:
+        """Raises `StoreUnavailable` when Redis does not answer."""
+        with errors_named():
+            self._client.ping()
+
+    def _prefix(self, shard: int) -> str:
+        return keys.shard_prefix(self._namespace, shard)
+
+    def _payload(self, rows: list[Row]) -> Arguments:
+        found = aggregate.effects(rows, self._late_after_ms)
+        effects = _pack(
+            [
+                self._counts(found),
+                [(f"t:{user}", scored) for user, scored in found.timelines.items()],
+                self._length,
+                self._timeline_ttl,
+                [*self._seen("v", found.visitors), *self._seen("y", found.payers)],
+            ]
+        )
+        return (*self._clock, claims.packed(rows), effects)
+
+    def _counts(self, found: Effects) -> list[tuple[str, int, list[str]]]:
+        out = []
+        for granularity, starts in aggregate.buckets(found).items():
+            ttl = self._ttls[granularity]
+            for start, counts in starts.items():
+                # As text: Lua's numbers are doubles, and money must not be rounded.
+                increments = [text for name, n in counts.items() for text in (name, str(n))]
+                out.append((f"b:{granularity}:{start}" if ttl else "b:a", ttl, increments))
+        return out
+
+    def _seen(self, key: str, by_hour: Mapping[int, set[str]]) -> list[tuple[str, int, list[str]]]:
+        if not by_hour:
+            return []
+        days: defaultdict[int, set[str]] = defaultdict(set)
+        for hour, users in by_hour.items():
+            days[hour - hour % 86400] |= users
+        everyone = set().union(*days.values())
+        return [
+            *((f"{key}:h:{hour}", self._ttls["h"], sorted(users)) for hour, users in by_hour.items()),
+            *((f"{key}:d:{day}", self._ttls["d"], sorted(users)) for day, users in days.items()),
+            (f"{key}:a", 0, sorted(everyone)),
+        ]
+
+
+class _Script:
+    """A Lua script, loaded when the server does not know it (first use, restart, failover)."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self._client = client
+        self._text = resources.files(__package__).joinpath(name).read_text("utf-8")
+        self._sha = ""
+
+    def run(self, calls: Mapping[str, Arguments]) -> list[Any]:
+        """One call a key prefix, as one pipeline; an answer or a `StoreError` for each, in order."""
+        if not calls:
+            return []
+        with errors_named():
+            if not self._sha:
+                self._load()
+            answers = self._pipeline(list(calls.items()))
+            missing = [i for i, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)]
+            if missing:
+                self._load()
+                items = list(calls.items())
+                for i, answer in zip(missing, self._pipeline([items[i] for i in missing]), strict=True):
+                    answers[i] = answer
+        return [named(a) if isinstance(a, Exception) else a for a in answers]
+
+    def _load(self) -> None:
+        self._sha = str(self._client.script_load(self._text))
+
+    def _pipeline(self, calls: list[tuple[str, Arguments]]) -> list[Any]:
+        with self._client.pipeline(transaction=False) as pipe:
+            for key, arguments in calls:
+                pipe.evalsha(self._sha, 1, key, *arguments)
+            return pipe.execute(raise_on_error=False)
+
+
+def _by_shard(rows: Sequence[Row]) -> dict[int, list[int]]:
+    by_shard: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_shard.setdefault(row[SHARD], []).append(i)
+    return by_shard
+
+
+def _raise_if_all(failed: Mapping[int, StoreError], rows: Sequence[Row]) -> None:
+    if rows and len(failed) == len(rows):
+        raise next(iter(failed.values()))
