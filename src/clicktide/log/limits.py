@@ -33,7 +33,9 @@ def check_sizes(records: Sequence[Outgoing]) -> int:
     for record in records:
         size = size_of(record)
         if size > MAX_RECORD_BYTES:
-            raise RecordTooLarge(f"a record of {size} bytes for {record.topic}: at most {MAX_RECORD_BYTES} are taken")
+            raise RecordTooLarge(
+                f"a record of {size} bytes for {record.topic}: at most {MAX_RECORD_BYTES} are taken"
+            )
         total += size
     return total
 

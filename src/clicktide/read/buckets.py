@@ -95,7 +95,9 @@ def distinct_series(
     name = {"v": keys.visitors, "y": keys.payers}[which]
     starts = list(span.starts)
     commands: list[Command] = [
-        ("PFCOUNT", name(namespace, shard, span.granularity, start)) for shard in range(shards) for start in starts
+        ("PFCOUNT", name(namespace, shard, span.granularity, start))
+        for shard in range(shards)
+        for start in starts
     ]
 
     def fold(replies: list[Any]) -> dict[int, int]:

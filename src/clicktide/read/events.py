@@ -24,5 +24,3 @@ def event_of(row: Row) -> Event:
 def position_of(row: Row) -> Position:
     """Where the row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low."""
     return (row[OCCURRED_AT], row[EVENT_ID])
-
-

@@ -50,7 +50,11 @@ def _mysql(store: str, error: pymysql.err.Error) -> StoreError:
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     if code in _MYSQL_VALUE or isinstance(error, pymysql.err.DataError | pymysql.err.IntegrityError):
         return StoreRefused(store, f"{_line(error)} ({code})")
-    kind = StoreGone if code in _MYSQL_AGAIN or isinstance(error, pymysql.err.InterfaceError) else StoreUnavailable
+    kind = (
+        StoreGone
+        if code in _MYSQL_AGAIN or isinstance(error, pymysql.err.InterfaceError)
+        else StoreUnavailable
+    )
     return kind(store, f"{_MYSQL_HINTS.get(code, _line(error))} ({code})")
 
 
