@@ -75,6 +75,10 @@ def _one_of(*names: str) -> Callable[[Any], str | None]:
     return lambda v: None if v in names else " or ".join(names)
 
 
+def _port(v: int) -> str | None:
+    return None if 0 <= v <= 65535 else "a port, 0 to 65535"
+
+
 def _dsns(v: str) -> str | None:
     names = [d for d in v.split() if d]
     return None if names and all("://" in d for d in names) else "SQLAlchemy URLs separated by blanks"
@@ -300,6 +304,88 @@ REGISTRY: dict[str, Setting] = {
             "s",
             "How long an open breaker waits before it lets one call probe.",
             _at_least(0.01),
+        ),
+        Setting("http.host", str, "127.0.0.1", "", "Address that the services listen on."),
+        Setting("http.port", int, 8080, "", "Port of the collector, and of all services in one.", _port),
+        Setting("http.query_port", int, 8081, "", "Port of the query service, where it runs alone.", _port),
+        Setting("http.dashboard_port", int, 8082, "", "Port of the live page, where it runs alone.", _port),
+        Setting(
+            "http.max_body_kb", int, 1024, "KiB", "An upload's body may be so large on the wire.", _at_least(1)
+        ),
+        Setting(
+            "http.max_inflated_kb",
+            int,
+            4096,
+            "KiB",
+            "A compressed upload may inflate to so much.",
+            _at_least(1),
+        ),
+        Setting(
+            "http.max_events", int, 1000, "events", "An upload may hold at most so many events.", _at_least(1)
+        ),
+        Setting(
+            "http.body_timeout_s",
+            float,
+            10.0,
+            "s",
+            "A body that is not there after so long is refused.",
+            _at_least(0.01),
+        ),
+        Setting(
+            "http.ack_timeout_s",
+            float,
+            5.0,
+            "s",
+            "The collector waits so long for the broker's acknowledgement, then answers 503.",
+            _at_least(0.05),
+        ),
+        Setting(
+            "http.queue_events",
+            int,
+            20_000,
+            "events",
+            "So many events may wait for the broker; past them the collector answers 429.",
+            _at_least(1),
+        ),
+        Setting(
+            "http.linger_ms",
+            float,
+            2.0,
+            "ms",
+            "The collector waits so long for more events before it writes.",
+            _at_least(0),
+        ),
+        Setting(
+            "http.max_rate",
+            float,
+            0.0,
+            "events/s",
+            "The collector takes at most so many events of all clients; 0 for no limit.",
+            _at_least(0),
+        ),
+        Setting(
+            "http.max_uploading_mb",
+            int,
+            64,
+            "MiB",
+            "Bodies that are being read or waiting for the broker may hold so much; past it 429.",
+            _at_least(1),
+        ),
+        Setting(
+            "http.store_timeout_s",
+            float,
+            1.0,
+            "s",
+            "A query waits so long for one store, then answers without it.",
+            _at_least(0.01),
+        ),
+        Setting(
+            "http.drain_s",
+            float,
+            10.0,
+            "s",
+            "A service that is told to stop waits at most so long for what is under way.",
+            _at_least(0),
         ),
     )
 }
