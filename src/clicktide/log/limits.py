@@ -31,6 +31,8 @@ def check_sizes(records: Sequence[Outgoing]) -> int:
     """The bytes of all; raises `RecordTooLarge` naming the first that is too large."""
     total = 0
     for record in records:
+        if not isinstance(record.value, bytes) or not isinstance(record.key, bytes | None):
+            raise TypeError(f"a record for {record.topic}: expected key and value in bytes")
         size = size_of(record)
         if size > MAX_RECORD_BYTES:
             raise RecordTooLarge(

@@ -6,7 +6,7 @@ Every question is asked of the file, so all processes agree on the answer at onc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from clicktide.errors import UnknownTopic
@@ -32,7 +32,7 @@ def topic_infos(connection: sqlite3.Connection) -> dict[str, TopicInfo]:
     return {name: TopicInfo(name, t.uid, t.partitions) for name, t in read_topics(connection).items()}
 
 
-def key_of(topics: dict[str, Topic], partition: TopicPartition) -> int:
+def key_of(topics: Mapping[str, Topic], partition: TopicPartition) -> int:
     """The topic's key; raises `UnknownTopic` when topic or partition does not exist."""
     topic = topics.get(partition.topic)
     if topic is None:

@@ -8,7 +8,6 @@ that was deleted or replaced under a running process is noticed before the next 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +112,7 @@ class LogFile:
     def _ready(self, deadline: float) -> sqlite3.Connection:
         if self._connection is not None:
             try:
-                found = os.stat(self.path)
+                found = self.path.stat()
             except OSError as e:
                 self.close()
                 raise LogUnavailable(f"the log's file {self.path} is gone") from e
@@ -124,7 +123,7 @@ class LogFile:
             connection = _open(self.path, deadline)
         except sqlite3.Error as e:
             raise self._told(e) from e
-        found = os.stat(self.path)
+        found = self.path.stat()
         self._connection, self._identity = connection, (found.st_dev, found.st_ino)
         self.opened += 1
         return connection
