@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.stack.errors import StackError
-from deploy.stack.jars import LISTS, jar_folder, missing_names, read_checksums
+from deploy.stack.jars import SETS, jar_folder, listed_sums, missing_names
 from deploy.stack.servers.base import Say
 from deploy.stack.settings import StackSettings
+from deploy.storm.loopback import COMPILERS
 
 # Program that has to be found -> package that brings it. Debian 12's Java is 17; later ones name it otherwise.
 PACKAGES = {
@@ -26,31 +27,32 @@ PACKAGES = {
     "redis-server": "redis-server",
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
+    "cc": "tcc",
 }
 NEEDS = {
     "kafka": ("java",),
-    "storm": ("java", "lein"),
+    "storm": ("java", "lein", "cc"),
     "redis": ("redis-server",),
     "mariadb": ("mariadbd", "mariadb-install-db"),
 }
+ALTERNATIVES = {"cc": COMPILERS}
 POLICY = Path("/usr/sbin/policy-rc.d")
 SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
 
 
 def program(name: str) -> str | None:
-    """Path of a program, also where only root's PATH looks."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}")
+    """Path of a program, also where only root's PATH looks; any C compiler does for ``cc``."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}"
+    return next(
+        (found for each in ALTERNATIVES.get(name, (name,)) if (found := shutil.which(each, path=path))), None
+    )
 
 
 def needed_programs(groups: Collection[str], settings: StackSettings) -> list[str]:
     """Programs that the groups call for; Maven only while jars are missing here and in the cache."""
     names = [name for group in NEEDS if group in groups for name in NEEDS[group]]
-    for jars in ("kafka", "storm"):
-        if jars in groups and missing_names(
-            jar_folder(settings, jars),
-            read_checksums((LISTS / f"{jars}.sha256").read_text()),
-        ):
-            names.append("mvn")
+    if any(name in groups and missing_names(jar_folder(settings, name), listed_sums(name)) for name in SETS):
+        names.append("mvn")
     return list(dict.fromkeys(names))
 
 
@@ -60,11 +62,16 @@ def missing_packages(programs: Collection[str]) -> list[str]:
 
 
 def ensure(groups: Collection[str], settings: StackSettings, say: Say) -> None:
+    """Have every program that the groups need, see ensure_programs."""
+    ensure_programs(needed_programs(groups, settings), say)
+
+
+def ensure_programs(programs: Collection[str], say: Say) -> None:
     """Install what is missing when we are root on Debian; else say the one command that helps.
 
-    Raises StackError with that command, or with apt-get's own last line when it fails.
+    Raises StackError with that command, also when apt-get fails.
     """
-    packages = missing_packages(needed_programs(groups, settings))
+    packages = missing_packages(programs)
     if not packages:
         return
     command = "apt-get install --no-install-recommends " + " ".join(packages)
@@ -77,7 +84,7 @@ def ensure(groups: Collection[str], settings: StackSettings, say: Say) -> None:
             _apt(["update"])
             if not _apt(["install", *packages]):
                 raise StackError(f"apt-get could not install {' '.join(packages)}; try yourself: {command}")
-    still = missing_packages(needed_programs(groups, settings))
+    still = missing_packages(programs)
     if still:
         raise StackError(f"installed, yet its program is not on PATH: {', '.join(still)}")
 

@@ -39,6 +39,11 @@ def read_checksums(text: str) -> dict[str, str]:
     return sums
 
 
+def listed_sums(name: str) -> dict[str, str]:
+    """The committed checksum list of a set."""
+    return read_checksums((LISTS / f"{name}.sha256").read_text())
+
+
 def differences(folder: Path, sums: Mapping[str, str]) -> list[str]:
     """What is wrong with the jars of a folder, one line a jar; empty when it holds exactly the list."""
     present = {path.name: path for path in folder.glob("*.jar")}

@@ -17,11 +17,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _port(default: int, meaning: str) -> int:
-    return field(default=default, metadata={"help": meaning, "low": 1, "high": 65535})  # type: ignore[no-any-return]
+    return field(default=default, metadata={"help": meaning, "low": 1, "high": 65535})
 
 
 def _megabytes(default: int, meaning: str) -> int:
-    return field(default=default, metadata={"help": meaning, "low": 32, "high": 1 << 20})  # type: ignore[no-any-return]
+    return field(default=default, metadata={"help": meaning, "low": 32, "high": 1 << 20})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from deploy.stack.process import (
     start_detached,
     stop,
 )
-from deploy.stack.servers.base import Say, Server, accepts
+from deploy.stack.servers.base import Say, Server, accepts, silent
 from deploy.stack.servers.catalogue import every_server
 from deploy.stack.settings import StackSettings
 
@@ -49,7 +49,7 @@ class ServerStatus:
 class Stack:
     """The servers of one folder. ``say`` gets one line of progress at a time."""
 
-    def __init__(self, settings: StackSettings, say: Say = lambda line: None) -> None:
+    def __init__(self, settings: StackSettings, say: Say = silent) -> None:
         self.settings = settings
         self.say = say
         self.servers = every_server(settings)

@@ -13,6 +13,7 @@ from deploy.stack.jars import ensure_jars, jar_folder
 from deploy.stack.java import OPENS, rolling_log4j2
 from deploy.stack.servers.base import Say, write_if_changed
 from deploy.stack.settings import LOOPBACK, StackSettings
+from deploy.storm.loopback import ensure_loopback
 
 STORM_VERSION = "2.8.3"
 
@@ -34,6 +35,7 @@ def storm_home(settings: StackSettings) -> Path:
 def ensure_home(settings: StackSettings, say: Say) -> Path:
     """Lay out STORM_HOME; fetches the jars when they are not there. Raises StackError when they cannot be had."""
     ensure_jars(settings, "storm", say)
+    ensure_loopback(settings)
     home = storm_home(settings)
     home.mkdir(parents=True, exist_ok=True)
     for name in ("lib", "lib-worker"):
@@ -102,7 +104,7 @@ def storm_yaml(settings: StackSettings) -> str:
 
 
 def console_log4j2() -> str:
-    """Log 4j 2 for local mode: warnings and what components log, on standard error."""
+    """Log4j 2 for local mode: warnings and what components log, on standard error."""
     return """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="warn" shutdownHook="disable">
   <Appenders>

@@ -18,6 +18,11 @@ from deploy.stack.process import ProcessRecord
 from deploy.stack.settings import LOOPBACK, StackSettings
 
 Say = Callable[[str], None]
+"""Gets one line of progress at a time."""
+
+
+def silent(line: str) -> None:
+    """Progress that nobody reads."""
 
 
 class Server(ABC):

@@ -16,7 +16,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.servers.base import Server, accepts, write_if_changed
 from deploy.stack.settings import LOOPBACK, StackSettings
 
-USER = PASSWORD = DATABASE = "tide"
+USER = PASSWORD = DATABASE = "tide"  # noqa: S105 - no secret: loopback only, and documented
 INSTALL_SECONDS = 120
 
 # Run at every start: the server keeps the user and the database that clients are told of. One statement a line.
@@ -72,7 +72,7 @@ class MariaDB(Server):
                 read_timeout=2,
             )
             with connection, connection.cursor() as cursor:
-                return cursor.execute("SELECT 1") == 1
+                return bool(cursor.execute("SELECT 1") == 1)
         except (pymysql.MySQLError, OSError):
             return False
 

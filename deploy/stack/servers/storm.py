@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from deploy.stack.jars import jar_folder
 from deploy.stack.java import java_argv, rolling_log4j2
 from deploy.stack.process import ProcessRecord, every_process, record_of
-from deploy.stack.servers.base import Server, accepts, write_if_changed
+from deploy.stack.servers.base import Server, accepts, silent, write_if_changed
 from deploy.stack.settings import LOOPBACK, StackSettings
 from deploy.storm.home import ensure_home, storm_home
+from deploy.storm.loopback import loopback_environment
 
 SHADE = "org.apache.storm.shade."
 
@@ -62,7 +63,7 @@ class StormDaemon(Server):
     main: ClassVar[str]
 
     def prepare(self) -> None:
-        ensure_home(self.settings, lambda line: None)
+        ensure_home(self.settings, silent)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings.folder("storm", "local").mkdir(parents=True, exist_ok=True)
 
@@ -84,7 +85,7 @@ class StormDaemon(Server):
 
     def environment(self) -> dict[str, str]:
         """Workers inherit it: streamparse_run is found beside the Python that runs this."""
-        base = super().environment()
+        base = loopback_environment(super().environment(), self.settings)
         return {
             **base,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
@@ -159,7 +160,7 @@ def cluster_summary(port: int, *, seconds: float = 2.0) -> Any | None:
             Service,
             host=LOOPBACK,
             port=port,
-            proto_factory=TBinaryProtocolFactory(),
+            proto_factory=TBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
             trans_factory=TFramedTransportFactory(),
             timeout=int(seconds * 1000),
         )

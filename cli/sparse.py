@@ -1,0 +1,90 @@
+"""`tide sparse`: streamparse's own command, with lein, storm and the environment found.
+
+Arguments, output and exit code are streamparse's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from deploy.stack import debian
+from deploy.stack.errors import StackError
+from deploy.stack.process import descendants, every_process, record_of, stop
+from deploy.stack.settings import StackSettings, settings_from
+from deploy.storm.home import ensure_home
+from deploy.storm.shell import official_storm, shell_variables
+
+# Commands of streamparse that build a jar; `run` starts a Storm besides.
+BUILDING = ("run", "submit", "jar")
+STOP_SECONDS = 10
+
+
+def sparse(args: list[str]) -> int:
+    """Run `sparse` with ``args`` in the working directory; its exit code (130 after Ctrl-C)."""
+    try:
+        settings = settings_from(os.environ)
+        environment = {**os.environ, **shell_variables(os.environ, settings)}
+        _make_ready(args, settings)
+    except StackError as error:
+        print(f"tide sparse: {error}", file=sys.stderr)
+        return 1
+    command = [str(Path(sys.executable).with_name("sparse")), *args]
+    try:
+        child = subprocess.Popen(command, env=environment)
+    except FileNotFoundError:
+        print(
+            f"tide sparse: {command[0]} is missing; install streamparse beside this Python", file=sys.stderr
+        )
+        return 1
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _code(child.wait())
+    except KeyboardInterrupt:
+        _end(child)
+        return 130
+
+
+def _make_ready(args: list[str], settings: StackSettings) -> None:
+    """Have lein, Java and a Storm, as far as the command needs them."""
+    if not args or args[0] not in BUILDING or {"-h", "--help"} & set(args):
+        return
+    needed = ["java", "lein"]
+    running = args[0] == "run" and official_storm(os.environ) is None
+    if running:
+        debian.ensure({"storm"}, settings, _say)
+        ensure_home(settings, _say)
+    else:
+        debian.ensure_programs(needed, _say)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End streamparse and what it started: a shell, `storm`, and the JVM that holds the local cluster."""
+    left = [record_of(stat) for stat in descendants(every_process(), [child.pid])]
+    stop(reversed(left), seconds=STOP_SECONDS)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _code(returned: int) -> int:
+    """A shell's way to tell of a signal: 128 and its number."""
+    return 128 - returned if returned < 0 else returned
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(sparse(sys.argv[1:]))

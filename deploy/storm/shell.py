@@ -1,0 +1,50 @@
+"""The environment in which `sparse` and `storm` work against this machine's stack.
+
+An official Storm on PATH is left in charge; ours stands in only where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.stack.settings import StackSettings
+from deploy.storm.home import storm_home
+
+LAUNCHER = Path(__file__).with_name("bin")
+# streamparse's own dependencies say these on every call, and nobody here can do anything about it.
+QUIET = ("ignore:pkg_resources is deprecated", "ignore:TripleDES has been moved", "ignore:Blowfish has been")
+
+
+def official_storm(environment: Mapping[str, str]) -> str | None:
+    """Path of a `storm` on PATH that is not ours."""
+    path = environment.get("PATH", os.defpath)
+    others = [item for item in path.split(os.pathsep) if item and Path(item).resolve() != LAUNCHER.resolve()]
+    return shutil.which("storm", path=os.pathsep.join(others))
+
+
+def shell_variables(environment: Mapping[str, str], settings: StackSettings) -> dict[str, str]:
+    """The variables to set, by name, on top of the given environment; applying them twice changes nothing."""
+    python = str(Path(sys.executable).parent)
+    ours = official_storm(environment) is None
+    first = [str(LAUNCHER), python] if ours else [python]
+    rest = [
+        item for item in environment.get("PATH", os.defpath).split(os.pathsep) if item and item not in first
+    ]
+    warnings = [
+        item for item in environment.get("PYTHONWARNINGS", "").split(",") if item and item not in QUIET
+    ]
+    variables = {
+        "PATH": os.pathsep.join([*first, *rest]),
+        "TIDE_ENV": environment.get("TIDE_ENV") or "stack",
+        "TIDE_STACK_HOME": str(settings.home),
+        "PYTHONWARNINGS": ",".join([*QUIET, *warnings]),
+    }
+    if os.geteuid() == 0:
+        variables["LEIN_ROOT"] = "1"  # else lein stops to ask
+    if ours:
+        variables["STORM_HOME"] = str(storm_home(settings))
+    return variables
