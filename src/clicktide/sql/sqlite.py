@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from clicktide.orders import Order
-from clicktide.row import EVENT_ID, SHARD, Row
+from clicktide.row import Row
 from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
-
-_IDS_A_QUERY: Final = 500  # SQLite before 3.32 takes 999 parameters
-Stored = dict[tuple[int, str], tuple[str, int]]
+from clicktide.sql.statements import Statements, order_values
 
 
 def _marks(n: int) -> str:
@@ -34,9 +32,10 @@ def _orders_upsert() -> str:
     )
 
 
-class SqliteStatements:
-    """Statements of one write; each method takes the cursor of the transaction."""
+class SqliteStatements(Statements):
+    """See Statements."""
 
+    mark = "?"
     _insert: Final = (
         f"INSERT INTO events ({','.join(EVENT_COLUMNS)}) VALUES ({_marks(len(EVENT_COLUMNS))})"
         " ON CONFLICT (shard,event_id) DO NOTHING"
@@ -51,49 +50,11 @@ class SqliteStatements:
         cursor.execute("COMMIT")
 
     def version(self, cursor: Any, *, exclusive: bool = False) -> int | None:  # noqa: ARG002 - the writer is alone
-        """The placement's version, None when there is none yet; locked until the end of the transaction."""
         found = cursor.execute("SELECT version FROM placement WHERE id=1").fetchone()
         return None if found is None else int(found[0])
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
-        """Insert the rows whose (shard, event_id) is not there; answers how many were inserted."""
         return int(cursor.executemany(self._insert, rows).rowcount)
 
-    def stored(self, cursor: Any, rows: Sequence[Row]) -> Stored:
-        """(shard, event_id) -> (fingerprint, occurred_at) of those of `rows` that are stored."""
-        found: Stored = {}
-        for shard, ids in ids_by_shard(rows).items():
-            for i in range(0, len(ids), _IDS_A_QUERY):
-                part = ids[i : i + _IDS_A_QUERY]
-                cursor.execute(
-                    "SELECT event_id,fingerprint,occurred_at FROM events"
-                    f" WHERE shard=? AND event_id IN ({_marks(len(part))})",  # noqa: S608 - only question marks
-                    (shard, *part),
-                )
-                found.update({(shard, e): (f, at) for e, f, at in cursor.fetchall()})
-        return found
-
     def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:
-        """Join the orders into what is stored of them."""
         cursor.executemany(self._upsert, [order_values(o) for o in orders])
-
-
-def ids_by_shard(rows: Sequence[Row]) -> dict[int, list[str]]:
-    """The rows' event ids, by shard."""
-    found: dict[int, list[str]] = {}
-    for row in rows:
-        found.setdefault(row[SHARD], []).append(row[EVENT_ID])
-    return found
-
-
-def order_values(order: Order) -> tuple[Any, ...]:
-    """An order in the order of ORDER_COLUMNS."""
-    none = (None, None, None)
-    return (
-        order.shard,
-        order.order_id,
-        order.user_id,
-        *(order.ordered or none),
-        *(order.paid or none),
-        *(order.refunded or none),
-    )

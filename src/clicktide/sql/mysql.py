@@ -1,0 +1,105 @@
+"""The writer's statements in the dialect of MySQL and MariaDB, on a raw PyMySQL cursor.
+
+The events' VALUES are JSON: what orjson writes for text, whole numbers and null is a MySQL literal too, as long as
+the session has neither ANSI_QUOTES nor NO_BACKSLASH_ESCAPES (clicktide.sql.engine pins that). The two escapes
+that MySQL reads otherwise (\\u00XX and \\f) go through the driver. docs/decisions/0005-sql.md has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import orjson
+
+from clicktide.orders import Order
+from clicktide.row import EVENT_ID, SHARD, Row
+from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
+from clicktide.sql.statements import Statements, order_values
+
+# A statement is split well below the smallest max_allowed_packet in use (MySQL 5.7: 4 MiB).
+STATEMENT_BYTES: Final = 2 << 20
+_SEPARATOR: Final = b"),("
+_KEY: Final = lambda row: (row[SHARD], row[EVENT_ID])  # noqa: E731 - a sort key
+
+
+def literals(connection: Any, rows: Sequence[Row]) -> list[bytes]:
+    """Each row as the text between the brackets of VALUES, in UTF-8."""
+    dumps = orjson.dumps
+    texts = [dumps(row)[1:-1] for row in rows]
+    if b"\\u" in (joined := b"".join(texts)) or b"\\f" in joined:
+        return [
+            _escaped(connection, row) if b"\\u" in text or b"\\f" in text else text
+            for row, text in zip(rows, texts, strict=True)
+        ]
+    return texts
+
+
+def _escaped(connection: Any, row: Sequence[Any]) -> bytes:
+    return ",".join(connection.escape(value) if value is not None else "NULL" for value in row).encode()
+
+
+def statements(head: bytes, texts: Sequence[bytes], tail: bytes, most: int) -> Iterator[bytes]:
+    """Multi-row statements of `texts`, none longer than `most` bytes unless one row alone is."""
+    start, size = 0, 0
+    for i, text in enumerate(texts):
+        if size + len(text) > most and i > start:
+            yield b"".join((head, _SEPARATOR.join(texts[start:i]), tail))
+            start, size = i, 0
+        size += len(text) + len(_SEPARATOR)
+    if texts:
+        yield b"".join((head, _SEPARATOR.join(texts[start:]), tail))
+
+
+def _orders_tail() -> bytes:
+    sets = ["user_id=LEAST(user_id,VALUES(user_id))"]
+    for s in TRANSITIONS:
+        wins = (
+            f"VALUES({s}_at) IS NOT NULL AND ({s}_at IS NULL"
+            f" OR (VALUES({s}_at),VALUES({s}_event))<({s}_at,{s}_event))"
+        )
+        # MySQL assigns from left to right and later assignments see the earlier ones: so the amount goes first,
+        # then the event, whose condition needs the old time, then the time, whose condition needs no event.
+        sets += [f"{s}_amount=IF({wins},VALUES({s}_amount),{s}_amount)"]
+        sets += [f"{s}_event=IF({wins},VALUES({s}_event),{s}_event)"]
+        sets += [f"{s}_at=COALESCE(LEAST({s}_at,VALUES({s}_at)),{s}_at,VALUES({s}_at))"]
+    return f") ON DUPLICATE KEY UPDATE {','.join(sets)}".encode()
+
+
+class MysqlStatements(Statements):
+    """See Statements."""
+
+    mark = "%s"
+    _events_head: Final = f"INSERT INTO events ({','.join(EVENT_COLUMNS)}) VALUES (".encode()
+    # Not INSERT IGNORE, which would cut what is too long and store it.
+    _events_tail: Final = b") ON DUPLICATE KEY UPDATE event_id=event_id"
+    _orders_head: Final = f"INSERT INTO orders ({','.join(ORDER_COLUMNS)}) VALUES (".encode()
+    _orders_tail: Final = _orders_tail()
+
+    def __init__(self, statement_bytes: int = STATEMENT_BYTES) -> None:
+        self._most = statement_bytes
+
+    def begin(self, cursor: Any) -> None:
+        """Nothing: the driver's connections are in a transaction from their first statement on."""
+
+    def commit(self, cursor: Any) -> None:
+        cursor.connection.commit()
+
+    def version(self, cursor: Any, *, exclusive: bool = False) -> int | None:
+        lock = "FOR UPDATE" if exclusive else "LOCK IN SHARE MODE"
+        cursor.execute(f"SELECT version FROM placement WHERE id=1 {lock}")
+        found = cursor.fetchone()
+        return None if found is None else int(found[0])
+
+    def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
+        # One order of locking for all writers, so that two with common rows wait instead of deadlocking.
+        texts = literals(cursor.connection, sorted(rows, key=_KEY))
+        return sum(
+            cursor.execute(text)
+            for text in statements(self._events_head, texts, self._events_tail, self._most)
+        )
+
+    def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:
+        texts = literals(cursor.connection, [list(order_values(o)) for o in orders])
+        for text in statements(self._orders_head, texts, self._orders_tail, self._most):
+            cursor.execute(text)

@@ -1,0 +1,100 @@
+"""What both dialects' writers share; each method takes the DBAPI cursor of the transaction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from clicktide.orders import Order
+from clicktide.row import EVENT_ID, SHARD, Row
+
+Stored = dict[tuple[int, str], tuple[str, int]]
+_IDS_A_QUERY = 500  # SQLite before 3.32 takes 999 parameters
+
+
+class Statements(ABC):
+    """The statements of a write. No method commits, but `commit`."""
+
+    mark: ClassVar[str]  # the driver's place for a parameter
+
+    @abstractmethod
+    def begin(self, cursor: Any) -> None:
+        """Start the transaction."""
+
+    @abstractmethod
+    def commit(self, cursor: Any) -> None:
+        """Make it last."""
+
+    @abstractmethod
+    def version(self, cursor: Any, *, exclusive: bool = False) -> int | None:
+        """The placement's version, None when there is none yet; locked until the end of the transaction."""
+
+    @abstractmethod
+    def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
+        """Insert the rows whose (shard, event_id) is not there; answers how many were inserted."""
+
+    @abstractmethod
+    def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:
+        """Join the orders into what is stored of them."""
+
+    def stored(self, cursor: Any, rows: Sequence[Row]) -> Stored:
+        """(shard, event_id) -> (fingerprint, occurred_at) of those of `rows` that are stored."""
+        by_shard: dict[int, list[str]] = {}
+        for row in rows:
+            by_shard.setdefault(row[SHARD], []).append(row[EVENT_ID])
+        found: Stored = {}
+        for shard, ids in by_shard.items():
+            for part in parts(ids):
+                cursor.execute(
+                    "SELECT event_id,fingerprint,occurred_at FROM events"
+                    f" WHERE shard={self.mark} AND event_id IN ({self.marks(len(part))})",
+                    (shard, *part),
+                )
+                found.update({(shard, e): (f, at) for e, f, at in cursor.fetchall()})
+        return found
+
+    def erase_user(self, cursor: Any, shard: int, user_id: str) -> dict[str, int]:
+        """Delete the user's orders and events of the shard; answers how many."""
+        mine = f"shard={self.mark} AND user_id={self.mark}"
+        cursor.execute(
+            f"SELECT DISTINCT order_id FROM events WHERE {mine} AND order_id IS NOT NULL", (shard, user_id)
+        )
+        orders = 0
+        for part in parts([order_id for (order_id,) in cursor.fetchall()]):
+            cursor.execute(
+                f"DELETE FROM orders WHERE {mine} AND order_id IN ({self.marks(len(part))})",
+                (shard, user_id, *part),
+            )
+            orders += cursor.rowcount
+        cursor.execute(f"DELETE FROM events WHERE {mine}", (shard, user_id))
+        return {"events": cursor.rowcount, "orders": orders}
+
+    def introduce(self, cursor: Any, dsn: int, homes: int, shards: int) -> None:
+        """Write down which DSN this is; a second one to do so is refused by the primary key."""
+        cursor.execute(
+            f"INSERT INTO placement (id,dsn,homes,shards,version) VALUES (1,{self.marks(3)},1)",
+            (dsn, homes, shards),
+        )
+
+    def marks(self, n: int) -> str:
+        """`n` places for parameters."""
+        return ",".join([self.mark] * n)
+
+
+def parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    """`ids` in pieces that one statement may hold."""
+    return (ids[i : i + _IDS_A_QUERY] for i in range(0, len(ids), _IDS_A_QUERY))
+
+
+def order_values(order: Order) -> tuple[Any, ...]:
+    """An order in the order of ORDER_COLUMNS."""
+    none = (None, None, None)
+    return (
+        order.shard,
+        order.order_id,
+        order.user_id,
+        *(order.ordered or none),
+        *(order.paid or none),
+        *(order.refunded or none),
+    )
