@@ -1,0 +1,1 @@
+"""Traffic and truth: replay files, generate load, and hold what was accepted against what is stored."""
