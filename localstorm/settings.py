@@ -1,0 +1,43 @@
+"""What a hub is told: the topology, the folders, and how patient it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localstorm.plan import Plan
+
+if TYPE_CHECKING:
+    from localstorm.task import Faults, Task
+
+
+def _unseen(task: Task, stream: str, message_id: bytes, values: bytes) -> None:
+    pass
+
+
+def _unseen_outcome(task: Task, message_id: bytes, outcome: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one run. Times are in seconds.
+
+    `duration` 0 is until stopped; `max_restarts` None is without limit; `faults`, `observe` (each emit) and
+    `observe_outcome` (the end of each tree) are for tests.
+    """
+
+    plan: Plan
+    project: Path
+    log_dir: Path
+    duration: float = 0.0
+    drain: float = 10.0
+    max_restarts: int | None = None
+    stats_file: Path | None = None
+    backoff_first: float = 0.1
+    backoff_most: float = 30.0
+    faults: Mapping[str, Faults] = field(default_factory=dict)
+    observe: Callable[[Task, str, bytes, bytes], None] = _unseen
+    observe_outcome: Callable[[Task, bytes, str], None] = _unseen_outcome

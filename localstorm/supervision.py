@@ -1,0 +1,332 @@
+"""Starts the component processes, notices how they fare, restarts the ones that die, and ends them all.
+
+A process that dies takes only itself along: the trees of the tuples it had been given fail at once, what waits
+for it waits on, and a new one is started after a pause that doubles from 0.1 s to 30 s (and starts over once a
+process has lived for a minute).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import textwrap
+from typing import TYPE_CHECKING
+
+from localstorm import handshake, wire
+from localstorm.errors import CrashLoopError, LocalStormError
+from localstorm.plan import child_environment, command_line
+from localstorm.process import Child, describe_exit
+from localstorm.task import Task
+
+if TYPE_CHECKING:
+    from localstorm.hub import Hub
+
+HEARTBEAT = 1.0
+STARTING = 60.0
+"""Seconds a process has to import its module and answer the handshake."""
+STEADY = 60.0
+CLOSING, TERMINATING = 3.0, 2.0
+ERROR_PATIENCE = 0.5
+
+
+class Supervisor:
+    """The life of every process of a hub. `phase` is starting, running, draining, ending or ended."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.due = 0.0
+        self.phase = "starting"
+        self._env = child_environment(os.environ)
+        self._pid_dir = ""
+        self._silence = hub.plan.number("topology.subprocess.timeout.secs", 30)
+        self._stop_asked = 0
+        self._stop_at: float | None = None
+        self._deadline = 0.0
+        self._terminated = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether no process is left and none will be started."""
+        return self.phase == "ended"
+
+    def start(self) -> None:
+        """Starts all processes."""
+        self._pid_dir = tempfile.mkdtemp(prefix="localstorm-pids-")
+        for task in self._hub.tasks:
+            self._spawn(task)
+
+    def stop(self) -> None:
+        """Asks for the end: once to drain first, twice to end at once. Safe in a signal handler."""
+        self._stop_asked += 1
+        self._hub.wake()
+
+    def kill_all(self) -> None:
+        """Ends whatever is left, at once."""
+        for task in self._hub.tasks:
+            if task.child:
+                task.child.kill()
+                task.child.reap()
+                task.child = None
+        if self._pid_dir:
+            shutil.rmtree(self._pid_dir, ignore_errors=True)
+        self.phase = "ended"
+
+    # -- births --------------------------------------------------------------------------------------
+
+    def _spawn(self, task: Task) -> None:
+        hub = self._hub
+        task.restart_at = None
+        task.reset(hub.now)
+        command = command_line(hub.plan, task.component, hub.settings.project)
+        try:
+            task.child = Child(command, hub.settings.project / "src", self._env)
+        except OSError as error:
+            raise LocalStormError(f"{task.label} cannot be started: {command[0]}: {error.strerror}") from None
+        child = task.child
+        self.watch_stdout(task)
+        hub.watch(child.stderr, lambda: self._read_stderr(task))
+        if child.exits is not None:
+            hub.watch(child.exits, lambda: self._exited(task))
+        task.control.append(wire.encode(handshake.message(hub.plan, task.component, task.id, self._pid_dir)))
+        hub.flush(task)
+
+    def watch_stdout(self, task: Task) -> None:
+        """Reads from it again, unless somebody it feeds is flooded."""
+        if task.child and not task.reading and not self._hub.gate.is_paused(task):
+            self._hub.watch(task.child.stdout, lambda: self._read_stdout(task))
+            task.reading = True
+            task.heard = self._hub.now
+
+    def _read_stdout(self, task: Task) -> None:
+        self._hub.read(task)
+
+    def greeted(self, task: Task, pid: int) -> None:
+        """It answered the handshake; next it must show that it is initialized."""
+        hub = self._hub
+        task.greeted = True
+        if task.spout:
+            if self.phase in ("starting", "running"):
+                hub.tell(task, "activate", wire.ACTIVATE)
+        else:
+            task.control.append(wire.HEARTBEAT)
+            task.heartbeat_open = True
+            task.heartbeat_at = hub.now
+        hub.reporter.note(task, f"started, pid {pid}")
+        hub.dirty.add(task)
+
+    def became_ready(self, task: Task) -> None:
+        """It is initialized."""
+        hub = self._hub
+        task.ready = True
+        task.tick_at = hub.now + task.tick_every
+        if task.attempts:
+            hub.reporter.say("INFO", task.label, f"is back, pid {task.child.pid if task.child else 0}")
+        if self.phase == "running" and task.spout:
+            task.spout.active = True
+        hub.dirty.add(task)
+
+    # -- regular care --------------------------------------------------------------------------------
+
+    def tend(self, every: float) -> None:
+        """Everything that is done by the clock."""
+        hub, now = self._hub, self._hub.now
+        self.due = now + every
+        hub.acker.expire(now)
+        for task in hub.tasks:
+            if task.child is None:
+                if task.restart_at is not None and now >= task.restart_at and self.phase != "ending":
+                    self._spawn(task)
+            elif task.child.exits is None and task.child.exit_code() is not None:
+                self._exited(task)
+            else:
+                self._tend_process(task, now)
+        self._advance(now)
+        hub.reporter.turn(hub.tasks, len(hub.acker), self.phase, now)
+
+    def _tend_process(self, task: Task, now: float) -> None:
+        if task.error and not task.error_shown and now - task.error[0] > ERROR_PATIENCE:
+            task.error_shown = True
+            self._hub.reporter.say("ERROR", task.label, task.error[1])
+        if self.phase == "ending" or task.doomed:
+            return
+        if task.attempts and task.ready and now - task.started > STEADY:
+            task.attempts = 0
+        allowed = self._silence if task.ready else max(self._silence, STARTING)
+        owes = not task.greeted or task.heartbeat_open or bool(task.spout and task.spout.waiting)
+        if owes and task.reading and now - task.heard > allowed:
+            self.doom(task, f"silent for {allowed:g} s (topology.subprocess.timeout.secs)")
+            return
+        if not task.greeted or task.spout:
+            return
+        if not task.heartbeat_open and now - task.heartbeat_at >= min(HEARTBEAT, self._silence / 3):
+            task.heartbeat_open, task.heartbeat_at = True, now
+            if now - task.heard >= HEARTBEAT / 2 and not task.outbox:
+                task.heard = now  # it owes an answer from now on, not from when it last had work
+            task.control.append(wire.HEARTBEAT)
+            self._hub.dirty.add(task)
+        if task.tick and task.ready and now >= task.tick_at:
+            task.tick_at = max(task.tick_at + task.tick_every, now)
+            if task.tick not in task.control:
+                task.control.append(task.tick)
+                self._hub.dirty.add(task)
+
+    # -- deaths --------------------------------------------------------------------------------------
+
+    def component_error(self, task: Task, text: str) -> None:
+        """It reported an exception. Shown now if it lives on, else with its death."""
+        task.error, task.error_shown = (self._hub.now, text.rstrip()), False
+        self._hub.reporter.logged(task, 4, text, quiet=True)
+
+    def doom(self, task: Task, reason: str) -> None:
+        """Kills the process; what it says from now on does not count."""
+        if task.child and not task.doomed:
+            task.doomed = reason
+            task.child.kill()
+
+    def stdout_closed(self, task: Task) -> None:
+        """It can say nothing more: it has ended, or has to."""
+        if task.child and task.child.exit_code() is None and self.phase != "ending":
+            task.doomed = task.doomed or ""
+            # It is usually on its way out; what closed its stdout by itself is of no use alive.
+            with contextlib.suppress(OSError):
+                os.kill(task.child.pid, signal.SIGTERM)
+        if task.child and task.child.exits is None:
+            self._exited(task)
+
+    def _exited(self, task: Task) -> None:
+        hub, child = self._hub, task.child
+        if child is None:
+            return
+        while not task.doomed and hub.read(task):
+            pass  # what it wrote before it ended counts
+        self._read_stderr(task)
+        for descriptor in (child.stdin, child.stdout, child.stderr, child.exits):
+            if descriptor is not None:
+                hub.unwatch(descriptor)
+        code = child.reap()
+        task.child = None
+        self._give_up_inflight(task)
+        if self.phase == "ending":
+            return
+        how = task.doomed or describe_exit(code)
+        task.counters.restarts += 1
+        pause = min(hub.settings.backoff_first * 2**task.attempts, hub.settings.backoff_most)
+        task.attempts += 1
+        task.restart_at = hub.now + pause
+        story = textwrap.indent(self._story(task), "    ")
+        hub.reporter.say(
+            "ERROR", task.label, f"died ({how}, pid {child.pid}); restarting in {pause:g} s" + story
+        )
+        limit = hub.settings.max_restarts
+        if limit is not None and task.counters.restarts > limit:
+            hub.failure = CrashLoopError(
+                f"{task.label} died {task.counters.restarts} times (--max-restarts {limit})"
+            )
+            self._end_processes(hub.now)
+
+    @staticmethod
+    def _story(task: Task) -> str:
+        """What the process said about its end."""
+        if task.error and not task.error_shown:
+            return "\n" + task.error[1]
+        if task.error or not task.stderr_tail:
+            return ""
+        return "\n" + "\n".join(task.stderr_tail)
+
+    def _give_up_inflight(self, task: Task) -> None:
+        hub = self._hub
+        given, task.inflight = task.inflight, {}
+        if given:
+            task.counters.busy += hub.now - task.busy_since
+        for trees, _ in given.values():
+            task.counters.failed += 1
+            hub.acker.fail(trees, hub.now)
+        task.control.clear()
+        task.partial = None
+        task.reading = task.writing = task.ready = False
+        if task.spout:
+            hub.acker.forget(task)
+            task.spout.reset()
+
+    def _read_stderr(self, task: Task) -> None:
+        if task.child is None:
+            return
+        try:
+            data = os.read(task.child.stderr, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._hub.unwatch(task.child.stderr)
+        *lines, task.stderr_rest = (task.stderr_rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            task.stderr_tail.append(text[:2000])
+            self._hub.reporter.stderr(task, text)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> None:
+        hub = self._hub
+        if self.phase == "starting" and all(task.ready or task.counters.restarts for task in hub.tasks):
+            self.phase = "running"
+            for task in hub.spouts:
+                assert task.spout
+                task.spout.active = task.ready
+            hub.reporter.say("INFO", "localstorm", f"{hub.plan.name} is running: {len(hub.tasks)} tasks")
+            if hub.settings.duration > 0:
+                self._stop_at = now + hub.settings.duration
+        if self._stop_at is not None and now >= self._stop_at and not self._stop_asked:
+            self._stop_asked = 1
+        if self._stop_asked and self.phase in ("starting", "running"):
+            self._deactivate(now)
+        if self.phase == "draining" and (self._drained() or now >= self._deadline or self._stop_asked > 1):
+            self._end_processes(now)
+        if self.phase == "ending":
+            self._see_off(now)
+
+    def _deactivate(self, now: float) -> None:
+        hub = self._hub
+        self.phase = "draining"
+        self._deadline = now + hub.settings.drain
+        for task in hub.spouts:
+            assert task.spout
+            if task.child and task.ready:
+                hub.tell(task, "deactivate", wire.DEACTIVATE)
+            task.spout.active = False
+
+    def _drained(self) -> bool:
+        return not len(self._hub.acker) and not any(
+            task.outbox or task.inflight or (task.spout and task.child and task.spout.waiting)
+            for task in self._hub.tasks
+        )
+
+    def _end_processes(self, now: float) -> None:
+        hub = self._hub
+        left = len(hub.acker)
+        waiting = sum(len(task.outbox) + len(task.inflight) for task in hub.tasks)
+        if left or waiting:
+            hub.reporter.say(
+                "WARNING", "localstorm", f"left un-acked: {left} spout tuples ({waiting} tuples on their way)"
+            )
+        self.phase = "ending"
+        self._deadline = now + CLOSING
+        for task in hub.tasks:
+            if task.child:
+                hub.unwatch(task.child.stdin)
+                task.writing = True  # nothing may be written to the closed pipe
+                task.child.close_stdin()
+
+    def _see_off(self, now: float) -> None:
+        alive = [task for task in self._hub.tasks if task.child]
+        if not alive:
+            self.phase = "ended"
+        elif now >= self._deadline:
+            number = signal.SIGKILL if self._terminated else signal.SIGTERM
+            for task in alive:
+                assert task.child
+                task.child.signal(number)
+            self._terminated = True
+            self._deadline = now + TERMINATING
