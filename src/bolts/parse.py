@@ -1,0 +1,32 @@
+"""ParseBolt: records to rows; refused records to the divert bolt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clicktide.parse import Parser
+from clicktide.retry.policy import FATAL
+from clicktide.slices import FAILED, FAILURES, ROWS, Failure, Place
+from multilang.component import TideBolt
+from streamparse import Stream
+
+
+class ParseBolt(TideBolt):
+    """In: a slice's records. Out: its rows, and the failures of those that are none."""
+
+    outputs = [Stream(fields=ROWS), Stream(fields=FAILURES, name=FAILED)]
+
+    def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
+        self.parser = Parser(self.settings)
+
+    def process(self, tup: Any) -> None:
+        place, offsets, timestamps, values = tup.values
+        where = Place(*place)
+        rows, refused = self.parser.slice(values, offsets, timestamps, where.partition, where.digest)
+        self.count("rows", len(rows))
+        self.count("refused", len(refused))
+        if refused:
+            failures = [Failure(r.offset, "parse", FATAL, r.code, r.detail) for r in refused]
+            self.emit([place, failures], stream=FAILED)
+        if rows:
+            self.emit([place, rows])

@@ -1,0 +1,35 @@
+"""PersistBolt: writes rows and orders to the SQL shards, one commit a slice and DSN."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from clicktide import persist
+from clicktide.breaker import Breakers
+from clicktide.slices import FAILED, FAILURES
+from clicktide.sql import SqlStore
+from multilang.component import TideBolt
+from streamparse import Stream
+
+
+class PersistBolt(TideBolt):
+    """In: rows, claimed or not (the unique key keeps them single). Out: failures."""
+
+    outputs = [Stream(fields=FAILURES, name=FAILED)]
+
+    def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
+        self.store = SqlStore(self.settings)
+        self.breakers = Breakers(
+            time.monotonic, self.settings.integer("breaker.failures"), self.settings.number("breaker.probe_s")
+        )
+
+    def process(self, tup: Any) -> None:
+        place, rows = tup.values
+        failures = persist.persist(self.store, self.breakers, rows)
+        self.count("stored", len(rows) - len(failures))
+        if failures:
+            self.emit([place, failures], stream=FAILED)
+
+    def breaker_states(self) -> dict[str, str]:
+        return self.breakers.states()

@@ -1,0 +1,39 @@
+"""RetryBolt: tries just the failed stage of each record again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from clicktide.breaker import Breakers
+from clicktide.parse import Parser
+from clicktide.redisstore.store import RedisStore
+from clicktide.redrive import Redrive
+from clicktide.retry.envelope import Origin
+from clicktide.slices import FAILED, FAILURES
+from clicktide.sql import SqlStore
+from multilang.component import TideBolt
+from streamparse import Stream
+
+
+class RetryBolt(TideBolt):
+    """In: a slice of a retry topic. Out: what failed again."""
+
+    outputs = [Stream(fields=FAILURES, name=FAILED)]
+
+    def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
+        s = self.settings
+        self.breakers = Breakers(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
+        self.redrive = Redrive(Parser(s), RedisStore(s), SqlStore(s), self.breakers)
+
+    def process(self, tup: Any) -> None:
+        place, offsets, _timestamps, values, envelopes = tup.values
+        stages = [stage for stage, _ in envelopes]
+        origins = [Origin(*origin) for _, origin in envelopes]
+        failures = self.redrive.attempt(offsets, values, stages, origins)
+        self.count("recovered", len(offsets) - len(failures))
+        if failures:
+            self.emit([place, failures], stream=FAILED)
+
+    def breaker_states(self) -> dict[str, str]:
+        return self.breakers.states()

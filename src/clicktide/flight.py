@@ -1,0 +1,68 @@
+"""Flights: the slices of one partition on their way, and the offset up to which all are done.
+
+Pure. Promises: an offset is given out for commit only when every record before it was acked, and acked long
+enough ago that no store can still lose it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from clicktide.slices import Slice
+
+
+@dataclass(slots=True)
+class Entry:
+    """One slice on its way. `slice` is dropped at the ack: only the offsets matter from then on."""
+
+    slice: Slice | None
+    next: int
+    timestamp: int
+    fails: int = 0
+    emitted_at: float = 0.0
+    acks_at_emit: int = 0
+    acked_at: float | None = None
+
+
+@dataclass(slots=True)
+class Flights:
+    """The flights of one partition, in offset order. `position` is the next offset to commit, and `done` the one up to which
+    all is acked. Times are seconds of the same clock."""
+
+    position: int
+    done: int = field(init=False)
+    done_timestamp: int = 0
+    _entries: deque[Entry] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.done = self.position
+
+    def started(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+    def acked(self, entry: Entry, now: float) -> None:
+        entry.acked_at = now
+        entry.slice = None
+        for e in self._entries:
+            if e.acked_at is None:
+                break
+            self.done, self.done_timestamp = e.next, max(self.done_timestamp, e.timestamp)
+
+    def split(self, entry: Entry, parts: list[Entry]) -> None:
+        """Put the parts of a halved slice in its place."""
+        at = self._entries.index(entry)
+        del self._entries[at]
+        for part in reversed(parts):
+            self._entries.insert(at, part)
+
+    def committable(self, acked_before: float) -> int | None:
+        """The new position, when it moves: past all leading entries acked at or before `acked_before`."""
+        moved = False
+        while self._entries:
+            acked_at = self._entries[0].acked_at
+            if acked_at is None or acked_at > acked_before:
+                break
+            self.position = self._entries.popleft().next
+            moved = True
+        return self.position if moved else None

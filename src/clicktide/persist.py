@@ -1,0 +1,154 @@
+"""Persist and apply behind their breakers: what a bolt does with a slice's rows, and which of them failed how.
+
+Promises: one store's failure delays only that store's rows; nothing raises for a store that is away; every row
+is either written or named in the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from clicktide.breaker import CLOSED, Breaker, Breakers
+from clicktide.errors import StoreError, StoreRefused, StoreUnavailable
+from clicktide.redisstore.store import Applied, Claims
+from clicktide.retry.policy import FATAL, STORE_WIDE, TRANSIENT, UNKNOWN
+from clicktide.row import OFFSET, SHARD, Row
+from clicktide.slices import Failure
+from clicktide.sql.write import RowOutcome, Written
+
+T = TypeVar("T")
+
+REDIS = "redis"
+_NOT_CALLED = StoreUnavailable(REDIS, "its breaker is open")
+
+
+class Sql(Protocol):
+    def dsn_of(self, shard: int) -> int: ...
+    def write(self, dsn_index: int, rows: Sequence[Row]) -> Written: ...
+    def write_each(self, dsn_index: int, rows: Sequence[Row]) -> list[RowOutcome]: ...
+
+
+class Fast(Protocol):
+    def claim(self, rows: Sequence[Row]) -> Claims: ...
+    def apply(self, rows: Sequence[Row]) -> Applied: ...
+
+
+class Claimed(NamedTuple):
+    """A slice after its claims: rows to go on to both stores, rows only SQL can take now, and what failed."""
+
+    claimed: list[Row]
+    unclaimed: list[Row]
+    failures: list[Failure]
+    duplicates: int
+
+
+def persist(sql: Sql, breakers: Breakers, rows: Sequence[Row]) -> list[Failure]:
+    """Write rows to their DSNs, one transaction each."""
+    by_dsn: dict[int, list[Row]] = {}
+    for row in rows:
+        by_dsn.setdefault(sql.dsn_of(row[SHARD]), []).append(row)
+    failures: list[Failure] = []
+    for dsn, its in by_dsn.items():
+        failures += _persist_at(sql, breakers.of(f"mysql.{dsn}"), dsn, its)
+    return failures
+
+
+def _persist_at(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:
+    if not breaker.allows():
+        return [_sql_failure(row, STORE_WIDE, "store_unavailable", "its breaker is open") for row in rows]
+    try:
+        conflicts = _guarded(breaker, lambda: sql.write(dsn, rows)).conflicts
+        return [_id_conflict(rows[i], f"mysql.{rows[i][SHARD]}") for i in conflicts]
+    except StoreRefused:
+        return _persist_each(sql, breaker, dsn, rows)
+    except StoreUnavailable as e:
+        return [_sql_failure(row, _unavailable(breaker), e.code, str(e)) for row in rows]
+
+
+def _persist_each(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:
+    """The store refused something: all but the offenders are written."""
+    try:
+        outcomes = sql.write_each(dsn, rows)
+    except StoreUnavailable as e:
+        return [_sql_failure(row, _unavailable(breaker), e.code, str(e)) for row in rows]
+    failures = []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if outcome.state == "refused":
+            failures.append(_sql_failure(row, FATAL, "store_refused", str(outcome.error)))
+        elif outcome.state == "conflict":
+            failures.append(_id_conflict(row, f"mysql.{row[SHARD]}"))
+    return failures
+
+
+def claim(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Claimed:
+    """Claim the rows' ids; what Redis could not be asked about goes on to SQL alone."""
+    if not rows:
+        return Claimed([], [], [], 0)
+    try:
+        if not breaker.allows():
+            raise _NOT_CALLED
+        found = _guarded(breaker, lambda: fast.claim(rows))
+    except StoreError as e:
+        return Claimed([], list(rows), [_redis_failure(row, breaker, e) for row in rows], 0)
+    claimed: list[Row] = []
+    unclaimed: list[Row] = []
+    failures: list[Failure] = []
+    if not (found.failed or found.duplicates or found.conflicts):
+        return Claimed(list(rows), unclaimed, failures, 0)
+    for i, row in enumerate(rows):
+        if (error := found.failed.get(i)) is not None:
+            unclaimed.append(row)
+            failures.append(_redis_failure(row, breaker, error))
+        elif i in found.conflicts:
+            failures.append(_id_conflict(row, REDIS))
+        elif i not in found.duplicates:
+            claimed.append(row)
+    return Claimed(claimed, unclaimed, failures, len(found.duplicates))
+
+
+def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> list[Failure]:
+    """Apply the rows' effects in Redis."""
+    if not rows:
+        return []
+    try:
+        if not breaker.allows():
+            raise _NOT_CALLED
+        failed: Mapping[int, StoreError] = _guarded(breaker, lambda: fast.apply(rows)).failed
+    except StoreError as e:
+        failed = dict.fromkeys(range(len(rows)), e)
+    return [_redis_failure(rows[i], breaker, e) for i, e in failed.items()]
+
+
+def _guarded(breaker: Breaker, call: Callable[[], T]) -> T:
+    """The call's answer, tried twice at once (a restarted server closes old connections); tells the breaker."""
+    for last in (False, True):
+        try:
+            answer = call()
+        except StoreUnavailable:
+            if last or breaker.state != CLOSED:
+                breaker.failed()
+                raise
+        else:
+            breaker.succeeded()
+            return answer
+    raise AssertionError
+
+
+def _unavailable(breaker: Breaker) -> str:
+    return TRANSIENT if breaker.state == CLOSED else STORE_WIDE
+
+
+def _redis_failure(row: Row, breaker: Breaker, error: StoreError) -> Failure:
+    kind = _unavailable(breaker) if error.retriable else UNKNOWN
+    return Failure(row[OFFSET], REDIS, kind, error.code, str(error))
+
+
+def _sql_failure(row: Row, kind: str, code: str, error: str) -> Failure:
+    return Failure(row[OFFSET], f"mysql.{row[SHARD]}", kind, code, error)
+
+
+def _id_conflict(row: Row, stage: str) -> Failure:
+    return Failure(
+        row[OFFSET], stage, FATAL, "id_conflict", "this event_id is taken by an event of other content"
+    )

@@ -1,0 +1,367 @@
+"""The source: what a spout does, without Storm. Cuts partitions into slices and sees each through to its commit.
+
+Promises: nothing is dropped by count; a failed slice comes again after a backoff, for ever; a slice that fails again and
+again is halved until the offender is alone, and that one is sent to `dead` only when others get through meanwhile; when
+Redis comes back as another server (its run id changed) reading starts again at the last commit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clicktide import topics
+from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange
+from clicktide.flight import Entry, Flights
+from clicktide.log.port import Batch, Headers, LogConsumer, TopicPartition
+from clicktide.parse import topic_digest
+from clicktide.slices import Place, Slice
+
+log = logging.getLogger(__name__)
+
+_TOPICS_EVERY_S = 10.0
+_COMMIT_EVERY_S = 0.5
+_MAX_BACKOFF_S = 30.0
+_BACKOFF_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the watch knows of the stores. `run_id` is Redis's at `checked_at` (s of the source's clock), None while it does
+    not answer; `all_away`: no store answers, so there is nothing to do but to wait."""
+
+    run_id: str | None
+    checked_at: float
+    all_away: bool = False
+
+
+class Watch(Protocol):
+    def seen(self) -> Seen: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most."""
+
+    slice_records: int
+    wait_s: float
+    in_flight: int
+    commit_delay_s: float
+    poison_fails: int
+    start: str = "earliest"
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Records read and not yet cut, of one partition."""
+
+    since: float
+    offsets: list[int] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+    headers: list[Headers] = field(default_factory=list)
+    paused: bool = False
+
+
+class Source:
+    """Slices of some topics' partitions for one of `tasks` equal tasks. Not for several threads.
+
+    `clock` answers seconds, `jitter` a number from 0 to 1, `boot` tells this life of the task from earlier ones in
+    slice ids. `due(headers)` answers when (ms since the epoch, as `wall_ms` does) a record may be worked on; the records of
+    a partition wait for the first that is not due. None: all are due at once.
+    """
+
+    def __init__(
+        self,
+        consumer: LogConsumer,
+        names: Sequence[str],
+        task: int,
+        tasks: int,
+        limits: Limits,
+        watch: Watch,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        boot: str,
+        due: Callable[[Headers], int] | None = None,
+        wall_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self._consumer, self._names, self._limits, self._watch = consumer, tuple(names), limits, watch
+        self._task, self._tasks, self._clock, self._jitter, self._boot = task, tasks, clock, jitter, boot
+        self._due, self._wall_ms = due, wall_ms or (lambda: int(clock() * 1000))
+        self._ids: dict[str, str] = {}
+        self._flights: dict[TopicPartition, Flights] = {}
+        self._buffers: dict[TopicPartition, _Buffer] = {}
+        self._in_flight: dict[str, tuple[TopicPartition, Entry]] = {}
+        self._again: list[tuple[float, int, TopicPartition, Entry]] = []
+        self._run_id: str | None = None
+        self._topics_at = self._commit_at = float("-inf")
+        self._to_commit: dict[TopicPartition, int] = {}
+        self._sequence = 0
+        self._acks = 0
+        self.rewinds = 0
+
+    # -- what the spout calls
+
+    def next(self, timeout_s: float) -> Slice | None:
+        """The next slice to emit, None when there is none within `timeout_s`. Never raises for a broker that is away."""
+        now = self._clock()
+        try:
+            self._watch_topics(now)
+            self._watch_stores()
+            self.commit()
+            if self._watch.seen().all_away:
+                return None
+            if (again := self._repeat(now)) is not None:
+                return again
+            if len(self._in_flight) + len(self._again) >= self._limits.in_flight:
+                return None
+            if (cut := self._cut(now)) is not None:
+                return cut
+            for batch in self._poll(timeout_s):
+                self._keep(batch, self._clock())
+            return self._cut(self._clock())
+        except LogUnavailable as e:
+            log.warning("the log is away: %s", e)
+            return None
+
+    def ack(self, slice_id: str) -> None:
+        """The slice's whole tree is done. An id of an earlier life or from before a rewind is ignored."""
+        found = self._in_flight.pop(slice_id, None)
+        if found is not None:
+            partition, entry = found
+            self._acks += 1
+            self._flights[partition].acked(entry, self._clock())
+
+    def fail(self, slice_id: str) -> None:
+        """The slice failed or timed out: it will come again, halved when it keeps failing."""
+        found = self._in_flight.pop(slice_id, None)
+        if found is None:
+            return
+        partition, entry = found
+        assert entry.slice is not None
+        entry.fails += 1
+        alone = len(entry.slice.offsets) == 1
+        if alone and self._acks == entry.acks_at_emit and not entry.slice.poison:
+            # Nothing else got through either: that is the system's failure, not this record's.
+            entry.fails = min(entry.fails, self._limits.poison_fails - 1)
+        entries = [entry]
+        if entry.fails >= self._limits.poison_fails and not entry.slice.poison:
+            entries = self._suspect(partition, entry)
+        wait = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(entry.fails - 1, 10)) * (0.5 + self._jitter() / 2)
+        for e in entries:
+            self._sequence += 1
+            heapq.heappush(self._again, (self._clock() + wait, self._sequence, partition, e))
+
+    def commit(self, *, force: bool = False) -> None:
+        """Commit what has been acked long enough; at most every half second unless `force`."""
+        now = self._clock()
+        if not force and now - self._commit_at < _COMMIT_EVERY_S:
+            return
+        self._commit_at = now
+        seen = self._watch.seen()
+        if seen.run_id is None or seen.run_id != self._run_id:
+            # Redis may have lost what was acked: nothing is committed before it has been asked.
+            return
+        for partition, flights in self._flights.items():
+            if (offset := flights.committable(seen.checked_at - self._limits.commit_delay_s)) is not None:
+                self._to_commit[partition] = offset
+        if self._to_commit:
+            self._consumer.commit(self._to_commit)
+            self._to_commit = {}
+
+    def positions(self) -> dict[str, dict[str, int]]:
+        """By `topic:partition`: next offset done and committed, and the timestamp (ms) of the last record done."""
+        return {
+            f"{p.topic}:{p.partition}": {
+                "done": f.done,
+                "committed": f.position,
+                "timestamp": f.done_timestamp,
+            }
+            for p, f in self._flights.items()
+        }
+
+    def idle(self) -> bool:
+        """Whether nothing is on its way, waiting or read ahead."""
+        return not (self._in_flight or self._again or self._buffers)
+
+    # -- keeping watch
+
+    def _watch_topics(self, now: float) -> None:
+        """Notice partitions added and topics made anew."""
+        if now - self._topics_at < _TOPICS_EVERY_S and self._flights:
+            return
+        if now - self._topics_at < 1.0:
+            return
+        self._topics_at = now
+        known = self._consumer.topics()
+        ids = {name: known[name].id for name in self._names if name in known}
+        mine = [
+            TopicPartition(name, partition)
+            for name in ids
+            for partition in range(self._task, known[name].partitions, self._tasks)
+        ]
+        if ids != self._ids or set(mine) != set(self._flights):
+            self._ids = ids
+            self._begin(mine)
+
+    def _watch_stores(self) -> None:
+        seen = self._watch.seen()
+        if seen.run_id is None:
+            return
+        if self._run_id is not None and seen.run_id != self._run_id:
+            log.warning("Redis is another server than before: reading again from the last commit")
+            self.rewinds += 1
+            self._begin(list(self._flights))
+        self._run_id = seen.run_id
+
+    def _begin(self, mine: list[TopicPartition]) -> None:
+        """Read these partitions from their last commit; forget all that was on its way."""
+        committed = self._consumer.committed(mine)
+        bounds = self._consumer.bounds(mine)
+        positions: dict[TopicPartition, int] = {}
+        for partition in mine:
+            earliest, end = bounds[partition]
+            fresh = end if self._limits.start == "latest" else earliest
+            positions[partition] = min(max(committed.get(partition, fresh), earliest), end)
+        self._consumer.assign(positions)
+        self._flights = {partition: Flights(offset) for partition, offset in positions.items()}
+        self._buffers, self._in_flight, self._again, self._to_commit = {}, {}, [], {}
+
+    # -- reading and cutting
+
+    def _poll(self, timeout_s: float) -> list[Batch]:
+        if any(len(b.offsets) >= self._limits.slice_records and not b.paused for b in self._buffers.values()):
+            return []
+        waiting = [b for b in self._buffers.values() if not b.paused]
+        try:
+            return self._consumer.poll(self._limits.slice_records, 0.001 if waiting else timeout_s)
+        except OffsetOutOfRange as e:
+            partition = TopicPartition(e.topic, e.partition)
+            log.error("retention was faster than the topology: %s", e)
+            self._flights[partition] = Flights(e.earliest)
+            self._buffers.pop(partition, None)
+            self._consumer.seek(partition, e.earliest)
+            return []
+        except LogError as e:
+            if not e.retriable:
+                log.error("reading failed: %s", e)
+            raise LogUnavailable(str(e)) from e
+
+    def _keep(self, batch: Batch, now: float) -> None:
+        partition = TopicPartition(batch.topic, batch.partition)
+        buffer = self._buffers.get(partition)
+        if buffer is None:
+            buffer = self._buffers[partition] = _Buffer(since=now)
+        buffer.offsets += batch.offsets
+        buffer.timestamps += batch.timestamps
+        buffer.values += batch.values
+        if batch.headers is not None:
+            buffer.headers += [()] * (len(buffer.offsets) - len(batch.offsets) - len(buffer.headers))
+            buffer.headers += batch.headers
+
+    def _cut(self, now: float) -> Slice | None:
+        for partition, buffer in self._buffers.items():
+            ripe = (
+                len(buffer.offsets) >= self._limits.slice_records or now - buffer.since >= self._limits.wait_s
+            )
+            if ripe and (count := self._due_count(partition, buffer)) > 0:
+                return self._slice(partition, buffer, min(count, self._limits.slice_records), now)
+        return None
+
+    def _due_count(self, partition: TopicPartition, buffer: _Buffer) -> int:
+        """How many leading records are due; pauses and resumes the partition accordingly."""
+        if self._due is None:
+            return len(buffer.offsets)
+        now_ms = self._wall_ms()
+        count = next(
+            (i for i, h in enumerate(buffer.headers) if self._due(h) > now_ms),
+            len(buffer.offsets),
+        )
+        if count == 0 and not buffer.paused:
+            self._consumer.pause([partition])
+            buffer.paused = True
+        elif count and buffer.paused:
+            self._consumer.resume([partition])
+            buffer.paused = False
+        return count
+
+    def _slice(self, partition: TopicPartition, buffer: _Buffer, count: int, now: float) -> Slice:
+        topic_id = self._ids[partition.topic]
+        made = Slice(
+            self._new_id(),
+            Place(partition.topic, topic_id, topic_digest(topic_id), partition.partition),
+            buffer.offsets[:count],
+            buffer.timestamps[:count],
+            buffer.values[:count],
+            buffer.headers[:count] if buffer.headers else None,
+        )
+        if count == len(buffer.offsets):
+            del self._buffers[partition]
+        else:
+            del (
+                buffer.offsets[:count],
+                buffer.timestamps[:count],
+                buffer.values[:count],
+                buffer.headers[:count],
+            )
+            # Move to the back, so that a busy partition does not starve the others.
+            self._buffers[partition] = self._buffers.pop(partition)
+        entry = Entry(made, made.offsets[-1] + 1, made.timestamps[-1])
+        self._flights[partition].started(entry)
+        return self._emitted(partition, entry, made, now)
+
+    def _emitted(self, partition: TopicPartition, entry: Entry, made: Slice, now: float) -> Slice:
+        entry.slice, entry.emitted_at, entry.acks_at_emit = made, now, self._acks
+        self._in_flight[made.id] = (partition, entry)
+        return made
+
+    # -- failures
+
+    def _repeat(self, now: float) -> Slice | None:
+        if not self._again or self._again[0][0] > now:
+            return None
+        _, _, partition, entry = heapq.heappop(self._again)
+        assert entry.slice is not None
+        return self._emitted(partition, entry, entry.slice._replace(id=self._new_id()), now)
+
+    def _suspect(self, partition: TopicPartition, entry: Entry) -> list[Entry]:
+        """Halve a slice that keeps failing; mark a single record as poison."""
+        s = entry.slice
+        assert s is not None
+        count = len(s.offsets)
+        if count == 1:
+            log.error("poison record at %s:%d:%d", s.place.topic, s.place.partition, s.offsets[0])
+            entry.slice = s._replace(poison=True)
+            return [entry]
+        middle = count // 2
+        parts = [
+            # One failure short of the next halving: the offender is found in log2(n) more failures.
+            Entry(
+                _part(s, piece),
+                s.offsets[piece][-1] + 1,
+                s.timestamps[piece][-1],
+                self._limits.poison_fails - 1,
+            )
+            for piece in (slice(0, middle), slice(middle, count))
+        ]
+        self._flights[partition].split(entry, parts)
+        return parts
+
+    def _new_id(self) -> str:
+        self._sequence += 1
+        return f"{self._boot}-{self._sequence}"
+
+
+def _part(s: Slice, piece: slice) -> Slice:
+    headers = None if s.headers is None else s.headers[piece]
+    return s._replace(
+        offsets=s.offsets[piece], timestamps=s.timestamps[piece], values=s.values[piece], headers=headers
+    )
+
+
+def retry_names(prefix: str) -> list[str]:
+    """The retry topics' full names."""
+    return [prefix + name for name in topics.RETRY]

@@ -1,0 +1,101 @@
+"""The watch: a thread that keeps asking whether the stores are there, so that no spout ever waits for one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import redis
+
+from clicktide import keys
+from clicktide.errors import ClicktideError, StoreUnavailable
+from clicktide.redisstore.client import connect, errors_named, run_id
+from clicktide.settings import Settings
+from clicktide.source import Seen
+
+log = logging.getLogger(__name__)
+
+Positions = Mapping[str, Mapping[str, int]]
+
+
+class StoreWatch:
+    """Knows Redis's run id, and whether any store answers at all; publishes a spout's positions for whoever reads lag.
+
+    `clock` is the source's; `pings` ask the SQL servers, one each, and raise `StoreUnavailable`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        component: str,
+        clock: Callable[[], float],
+        pings: Callable[[], list[Callable[[], None]]],
+        every_s: float = 0.5,
+    ) -> None:
+        self._client = connect(settings, timeout_s=2.0)
+        self._namespace = settings.text("redis.namespace")
+        self._component, self._clock, self._pings, self._every_s = component, clock, pings, every_s
+        self._seen = Seen(None, clock())
+        self._stop = threading.Event()
+        self.positions: Positions = {}
+        self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
+
+    def start(self) -> StoreWatch:
+        self._look()
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def seen(self) -> Seen:
+        return self._seen
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._look()
+
+    def _look(self) -> None:
+        # Before the question: what Redis acknowledged up to here, it has if its run id is still the same.
+        asked_at = self._clock()
+        try:
+            found = run_id(self._client)
+        except ClicktideError as e:
+            if self._seen.run_id is not None:
+                log.warning("Redis does not answer: %s", e)
+            self._seen = Seen(None, asked_at, all_away=self._sql_away())
+            return
+        self._seen = Seen(found, asked_at)
+        self._publish()
+
+    def _sql_away(self) -> bool:
+        try:
+            for ping in self._pings():
+                try:
+                    ping()
+                except StoreUnavailable:
+                    continue
+                return False
+        except ClicktideError as e:
+            log.warning("%s", e)
+        return True
+
+    def _publish(self) -> None:
+        by_topic: dict[str, dict[str, str]] = {}
+        for where, position in self.positions.items():
+            topic, partition = where.rsplit(":", 1)
+            by_topic.setdefault(topic, {})[partition] = json.dumps(position)
+        try:
+            with errors_named():
+                for topic, mapping in by_topic.items():
+                    self._client.hset(keys.spouts(self._namespace, topic), mapping=mapping)
+        except ClicktideError as e:
+            log.debug("positions not published: %s", e)
+
+
+def publish_health(client: redis.Redis, namespace: str, task: str, health: Mapping[str, object]) -> None:
+    """What a bolt says of itself, for `/v1/status`. Raises `StoreUnavailable`."""
+    with errors_named():
+        client.hset(keys.workers(namespace), task, json.dumps(health))

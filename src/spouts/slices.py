@@ -1,0 +1,127 @@
+"""The spouts: slices of the fresh topic, and of the retry topics when they are due."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from functools import partial
+from typing import Any
+
+from clicktide import topics
+from clicktide.log import open_log
+from clicktide.log.port import Headers, Record
+from clicktide.retry import envelope
+from clicktide.retry.policy import FATAL
+from clicktide.slices import FAILED, FAILURES, RECORDS, RETRY_RECORDS, Failure, Slice, texts
+from clicktide.source import Limits, Source, retry_names
+from clicktide.sql import SqlStore
+from clicktide.watch import StoreWatch
+from multilang.component import TideSpout
+from streamparse import Stream
+
+IDLE_S = 0.004  # how long an idle `next` may hold the pipe that also carries acks
+
+
+class _SliceSpout(TideSpout):
+    """Wires a `Source` to Storm. Subclasses say which topics, and what a slice looks like on the wire."""
+
+    def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
+        s = self.settings
+        task, tasks = self.task_index(context)
+        self.sql = SqlStore(s)
+        pings = [partial(self.sql.ping, i) for i in range(len(self.sql.dsns))]
+        self.watch = StoreWatch(s, str(self.component_name), time.monotonic, lambda: list(pings)).start()
+        limits = Limits(
+            s.integer("slice.records"),
+            s.number("slice.wait_ms") / 1000,
+            s.integer("slice.in_flight"),
+            s.number("commit.delay_s"),
+            s.integer("retry.poison_fails"),
+            s.text("slice.start"),
+        )
+        self.source = Source(
+            open_log(s).consumer(s.text("group")),
+            self.names(),
+            task,
+            tasks,
+            limits,
+            self.watch,
+            time.monotonic,
+            random.random,
+            f"{os.getpid():x}{random.getrandbits(24):06x}",
+            self.due(),
+            lambda: int(time.time() * 1000),
+        )
+
+    def names(self) -> list[str]:
+        raise NotImplementedError
+
+    def due(self) -> Any:
+        return None
+
+    def send(self, found: Slice) -> None:
+        raise NotImplementedError
+
+    def next_tuple(self) -> None:
+        found = self.source.next(IDLE_S)
+        self.watch.positions = self.source.positions()
+        if found is None:
+            return
+        if found.poison:
+            why = "the slice was halved until only this record was left, and it still fails"
+            failure = Failure(found.offsets[0], "poison", FATAL, "poison", why)
+            self.emit([found.place, [failure]], tup_id=found.id, stream=FAILED)
+        else:
+            self.send(found)
+
+    def ack(self, tup_id: str) -> None:
+        self.source.ack(tup_id)
+
+    def fail(self, tup_id: str) -> None:
+        self.source.fail(tup_id)
+
+
+class KafkaSpout(_SliceSpout):
+    """Slices of `events`."""
+
+    outputs = [Stream(fields=RECORDS), Stream(fields=FAILURES, name=FAILED)]
+
+    def names(self) -> list[str]:
+        return [self.settings.text("topics.prefix") + topics.EVENTS]
+
+    def send(self, found: Slice) -> None:
+        self.emit([found.place, found.offsets, found.timestamps, texts(found.values)], tup_id=found.id)
+
+
+class RetrySpout(_SliceSpout):
+    """Slices of the retry topics; a partition waits until its head is due."""
+
+    outputs = [Stream(fields=RETRY_RECORDS), Stream(fields=FAILURES, name=FAILED)]
+
+    def names(self) -> list[str]:
+        return retry_names(self.settings.text("topics.prefix"))
+
+    def due(self) -> Any:
+        return _not_before
+
+    def send(self, found: Slice) -> None:
+        place = found.place
+        envelopes = []
+        for i, value in enumerate(found.values):
+            headers = found.headers[i] if found.headers else ()
+            record = Record(
+                place.topic, place.partition, found.offsets[i], found.timestamps[i], None, value, headers
+            )
+            read = envelope.read(record, place.topic_id)
+            o = read.origin
+            envelopes.append([read.stage, [o.topic, o.topic_id, o.partition, o.offset, o.timestamp]])
+        values = texts(found.values)
+        self.emit([place, found.offsets, found.timestamps, values, envelopes], tup_id=found.id)
+
+
+def _not_before(headers: Headers) -> int:
+    for name, value in headers:
+        if name == topics.NOT_BEFORE:
+            return int(value) if value.isdigit() else 0
+    return 0
