@@ -80,11 +80,8 @@ class Places:
 
 
 def sqlite_url(path: Path) -> str:
-    """A SQLAlchemy URL; blanks and the like are hidden in SQLite's own URI form, since blanks separate DSNs."""
-    plain = str(path)
-    if quote(plain) == plain:
-        return f"sqlite:///{plain}"
-    return f"sqlite:///file:{quote(plain)}?uri=true"
+    """The DSN of a shard file; percent-encoded, since blanks separate DSNs."""
+    return f"sqlite:///{quote(str(path))}"
 
 
 def private_socket(socket: Path) -> None:
