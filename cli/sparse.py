@@ -17,7 +17,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.process import descendants, every_process, record_of, stop
 from deploy.stack.settings import StackSettings, settings_from
 from deploy.storm.home import ensure_home
-from deploy.storm.shell import official_storm, shell_variables
+from deploy.storm.shell import official_storm, shell_variables, worker_environment
 
 # Commands of streamparse that build a jar; `run` starts a Storm besides.
 BUILDING = ("run", "submit", "jar")
@@ -28,7 +28,7 @@ def sparse(args: list[str]) -> int:
     """Run `sparse` with ``args`` in the working directory; its exit code (130 after Ctrl-C)."""
     try:
         settings = settings_from(os.environ)
-        environment = {**os.environ, **shell_variables(os.environ, settings)}
+        environment = {**worker_environment(os.environ), **shell_variables(os.environ, settings)}
         _make_ready(args, settings)
     except StackError as error:
         print(f"tide sparse: {error}", file=sys.stderr)

@@ -6,6 +6,8 @@ Each command ends with one clear line when it cannot do what was asked, and a no
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import typer
 from deploy.stack.errors import StackError
 from deploy.stack.settings import StackSettings, settings_from
 from deploy.stack.stack import Stack
+from deploy.storm.shell import shell_variables
 
 app = typer.Typer(
     help="The real stack on this machine: Kafka, Redis, two MariaDB servers, Apache Storm.",
@@ -70,6 +73,51 @@ def status(data_dir: DataDir = None) -> None:
             )
         if any(line.state != "up" for line in lines):
             raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="a server, or `workers` for Storm's worker logs")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until Ctrl-C")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="how many lines to begin with")] = 50,
+    data_dir: DataDir = None,
+) -> None:
+    """The end of a server's log."""
+    with plain_errors():
+        found = Stack(_settings(data_dir)).log_files(name)
+        raise typer.Exit(
+            subprocess.call(["tail", f"-n{lines}", *(["-F"] if follow else []), *map(str, found)])
+        )
+
+
+@app.command()
+def wipe(
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete all data, logs and settings of the stack; refused while a server runs. Downloads stay in the cache."""
+    with plain_errors():
+        stack = Stack(_settings(data_dir))
+        stack.refuse_while_running()
+        home = stack.settings.home
+        if not home.exists():
+            print(f"nothing to wipe: {home} is not there")
+            return
+        if not yes and not typer.confirm(
+            f"Delete {home} with all topics, Redis data, tables and topologies?"
+        ):
+            print("nothing was deleted")
+            raise typer.Exit(1)
+        stack.wipe()
+        print(f"deleted {home}")
+
+
+@app.command()
+def env(data_dir: DataDir = None) -> None:
+    """Exports for a shell: eval "$(./tide stack env)"."""
+    with plain_errors():
+        for name, value in shell_variables(os.environ, _settings(data_dir)).items():
+            print(f"export {name}={shlex.quote(value)}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ every server asked for answers a real request. ``down`` leaves no process behind
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -153,13 +154,16 @@ class Stack:
         stopped = []
         for item in reversed(self.chosen(only)):
             record = self.record(item)
-            children = descendants(every_process(), [record.pid]) if record and is_alive(record) else []
-            if record is not None and is_alive(record):
+            roots = [record] if record is not None and is_alive(record) else []
+            orphans = item.orphans()
+            below = descendants(every_process(), [each.pid for each in [*roots, *orphans]])
+            if roots:
                 self.say(f"stopping {item.name}")
-                stop([record], seconds=item.stop_seconds, first=item.stop_signal)
+                stop(roots, seconds=item.stop_seconds, first=item.stop_signal)
                 stopped.append(item.name)
-            left = [record_of(stat) for stat in children] + item.orphans()
-            stop(left, seconds=5)
+            # Workers before their Python children: a worker that loses a child first reports a failure.
+            stop(orphans, seconds=item.stop_seconds)
+            stop([record_of(stat) for stat in below], seconds=5)
             self.record_path(item).unlink(missing_ok=True)
         return stopped
 
@@ -186,6 +190,34 @@ class Stack:
     def running(self) -> list[str]:
         """Names of servers whose process runs."""
         return [item.name for item in self.servers if is_alive(self.record(item))]
+
+    def log_files(self, name: str) -> list[Path]:
+        """The log files to show for a server, or for ``workers``. Raises StackError when there is none yet."""
+        if name == "workers":
+            found = sorted(self.settings.folder("logs", "workers").glob("*/*/worker.log"))
+        else:
+            item = self.server(name).server
+            found = [path for path in (item.log, item.out) if path.exists() and path.stat().st_size]
+        if not found:
+            raise StackError(f"{name} has no log yet in {self.settings.folder('logs')}")
+        return found
+
+    def refuse_while_running(self) -> None:
+        """Raise StackError when a server or a Storm worker runs."""
+        running = self.running() + [record.name for item in self.servers for record in item.orphans()]
+        if running:
+            names = ", ".join(dict.fromkeys(running))
+            raise StackError(f"still running: {names}; stop them first with `tide stack down`")
+
+    def wipe(self) -> None:
+        """Delete the stack's folder. Raises StackError when something runs, or the folder is not a stack's."""
+        self.refuse_while_running()
+        home = self.settings.home
+        if home.exists() and not self.settings.folder("run").is_dir():
+            raise StackError(
+                f"{home} does not look like a stack's folder (it has no run/); nothing was deleted"
+            )
+        shutil.rmtree(home)
 
     def record_path(self, item: Server) -> Path:
         """Where the server's process is recorded."""

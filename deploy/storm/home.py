@@ -46,7 +46,9 @@ def ensure_home(settings: StackSettings, say: Say) -> Path:
     write_if_changed(home / "conf" / "storm.yaml", storm_yaml(settings))
     write_if_changed(home / "log4j2" / "cluster.xml", rolling_log4j2(DAEMON_LOG, quiet=NOISY))
     write_if_changed(home / "log4j2" / "worker.xml", rolling_log4j2(WORKER_LOG, quiet=NOISY))
-    write_if_changed(home / "log4j2" / "local.xml", console_log4j2())
+    write_if_changed(home / "log4j2" / "local.xml", local_log4j2(settings.folder("logs", "storm-local.log")))
+    # Flux's YAML reader warns of fields through Java's own logging.
+    write_if_changed(home / "conf" / "logging.properties", ".level=SEVERE\n")
     return home
 
 
@@ -87,6 +89,7 @@ def storm_yaml(settings: StackSettings) -> str:
         "storm.log.dir": str(settings.folder("logs")),
         "storm.workers.artifacts.dir": str(settings.folder("logs", "workers")),
         "storm.log4j2.conf.dir": str(storm_home(settings) / "log4j2"),
+        "storm.metricstore.rocksdb.location": str(settings.folder("storm", "local", "metrics")),
         "supervisor.slots.ports": list(range(settings.worker_port, last)),
         "supervisor.thrift.port": settings.supervisor_port,
         "worker.heap.memory.mb": settings.worker_heap_mb,
@@ -103,20 +106,34 @@ def storm_yaml(settings: StackSettings) -> str:
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
 
 
-def console_log4j2() -> str:
-    """Log4j 2 for local mode: warnings and what components log, on standard error."""
-    return """<?xml version="1.0" encoding="UTF-8"?>
+def local_log4j2(file: Path) -> str:
+    """Log4j 2 for local mode: what components say goes to standard error, Storm's own words to ``file``.
+
+    The end of a local cluster tears its parts down in no order, and each complains at length.
+    """
+    loud = (
+        "org.apache.storm.task.ShellBolt",
+        "org.apache.storm.spout.ShellSpout",
+        "org.apache.storm.utils.DefaultShellLogHandler",
+        "org.apache.storm.executor.error.ReportError",
+    )
+    loggers = "".join(
+        f'    <Logger name="{name}" level="info"><AppenderRef ref="console"/></Logger>\n' for name in loud
+    )
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="warn" shutdownHook="disable">
   <Appenders>
     <Console name="console" target="SYSTEM_ERR">
-      <PatternLayout pattern="%d{HH:mm:ss.SSS} %-5p %c{1} [%t] %m%n"/>
+      <PatternLayout pattern="%d{{HH:mm:ss.SSS}} %-5p %c{{1}} %m %ex{{short.message}}%n"/>
     </Console>
+    <RollingFile name="file" fileName="{file}" filePattern="{file}.%i">
+      <PatternLayout pattern="%d{{yyyy-MM-dd HH:mm:ss.SSS}} %-5p %c{{1.}} [%t] %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="10 MB"/></Policies>
+      <DefaultRolloverStrategy max="1"/>
+    </RollingFile>
   </Appenders>
   <Loggers>
-    <Logger name="org.apache.storm.multilang" level="info"/>
-    <Logger name="org.apache.storm.utils.DefaultShellLogHandler" level="info"/>
-    <Logger name="org.apache.storm.LocalCluster" level="info"/>
-    <Root level="warn"><AppenderRef ref="console"/></Root>
+{loggers}    <Root level="info"><AppenderRef ref="file"/></Root>
   </Loggers>
 </Configuration>
 """

@@ -19,6 +19,7 @@ from deploy.stack.java import java_argv
 from deploy.stack.settings import StackSettings, settings_from
 from deploy.storm.home import STORM_VERSION, ensure_home
 from deploy.storm.loopback import loopback_environment
+from deploy.storm.shell import worker_environment
 
 FLUX = "org.apache.storm.flux.Flux"
 LOCAL_CLUSTER = "org.apache.storm.LocalCluster"
@@ -88,7 +89,9 @@ def local_argv(home: Path, jar: str, arguments: Sequence[str], seconds: int) -> 
         heap_mb=LOCAL_HEAP_MB,
         class_path=[jar, f"{home / 'lib'}/*", str(home / "conf")],
         properties={
+            **jar_properties(jar),
             "storm.local.sleeptime": str(seconds),
+            "java.util.logging.config.file": str(home / "conf" / "logging.properties"),
             "storm.home": str(home),
             "log4j2.configurationFile": f"file:{home / 'log4j2' / 'local.xml'}",
         },
@@ -99,8 +102,12 @@ def local_argv(home: Path, jar: str, arguments: Sequence[str], seconds: int) -> 
 def jar_argv(home: Path, jar: str, arguments: Sequence[str]) -> list[str]:
     """Run a class of a jar against the cluster; StormSubmitter uploads that jar."""
     main, *rest = arguments
-    properties = {"storm.jar": jar, "storm.dependency.jars": "", "storm.dependency.artifacts": "{}"}
-    return client_argv(home, main, rest, first=[jar], properties=properties)
+    return client_argv(home, main, rest, first=[jar], properties=jar_properties(jar))
+
+
+def jar_properties(jar: str) -> dict[str, str]:
+    """How StormSubmitter learns which jar the topology comes in."""
+    return {"storm.jar": jar, "storm.dependency.jars": "", "storm.dependency.artifacts": "{}"}
 
 
 def client_argv(
@@ -167,8 +174,9 @@ def _call(settings: StackSettings, verb: str, rest: list[str]) -> list[str]:
 def _become(argv: list[str], settings: StackSettings) -> NoReturn:
     if shutil.which(argv[0]) is None:
         raise StackError("Java is missing; as root on Debian: apt-get install default-jre-headless")
+    environment = loopback_environment(worker_environment(os.environ), settings)
     sys.stdout.flush()
-    os.execvpe(argv[0], argv, loopback_environment(os.environ, settings))  # noqa: S606 - signals reach Java itself
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - signals reach Java itself
 
 
 def _logs(settings: StackSettings, rest: list[str]) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.stack.settings import StackSettings
+from deploy.stack.settings import PROJECT, StackSettings
 from deploy.storm.home import storm_home
 
 LAUNCHER = Path(__file__).with_name("bin")
@@ -24,6 +24,17 @@ def official_storm(environment: Mapping[str, str]) -> str | None:
     path = environment.get("PATH", os.defpath)
     others = [item for item in path.split(os.pathsep) if item and Path(item).resolve() != LAUNCHER.resolve()]
     return shutil.which("storm", path=os.pathsep.join(others))
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without this checkout on PYTHONPATH.
+
+    With it, components would import the working tree instead of the code in their topology's jar.
+    """
+    entries = [item for item in environment.get("PYTHONPATH", "").split(os.pathsep) if item]
+    kept = [item for item in entries if not Path(item).resolve().is_relative_to(PROJECT)]
+    rest = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return {**rest, "PYTHONPATH": os.pathsep.join(kept)} if kept else rest
 
 
 def shell_variables(environment: Mapping[str, str], settings: StackSettings) -> dict[str, str]:
