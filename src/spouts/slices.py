@@ -68,12 +68,15 @@ class _SliceSpout(TideSpout):
         self.watch.positions = self.source.positions()
         if found is None:
             return
-        if found.poison:
-            why = "the slice was halved until only this record was left, and it still fails"
-            failure = Failure(found.offsets[0], "poison", FATAL, "poison", why)
-            self.emit([found.place, [failure]], tup_id=found.id, stream=FAILED)
-        else:
-            self.send(found)
+        try:
+            if found.poison:
+                self.emit([found.place, [_poison(found)]], tup_id=found.id, stream=FAILED)
+            else:
+                self.send(found)
+        except Exception:
+            # Not on its way: nobody else would ever fail it.
+            self.source.fail(found.id)
+            raise
 
     def ack(self, tup_id: str) -> None:
         self.source.ack(tup_id)
@@ -118,6 +121,11 @@ class RetrySpout(_SliceSpout):
             envelopes.append([read.stage, [o.topic, o.topic_id, o.partition, o.offset, o.timestamp]])
         values = texts(found.values)
         self.emit([place, found.offsets, found.timestamps, values, envelopes], tup_id=found.id)
+
+
+def _poison(found: Slice) -> Failure:
+    why = "the slice was halved until only this record was left, and it still fails"
+    return Failure(found.offsets[0], "poison", FATAL, "poison", why)
 
 
 def _not_before(headers: Headers) -> int:
