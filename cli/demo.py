@@ -31,7 +31,7 @@ TICK_S = 0.2
 STUCK_S = 60.0  # a drain that moves nothing for so long is given up
 LOW_DISK_MB = 100
 KEPT_TRUTHS = 5
-FOREVER_S = 10 * 365 * 86400
+FOREVER_S = 90 * 86400
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,10 @@ class Demo:
             if left is not None and (best is None or left < best):
                 best, since = left, now
             if now - since > STUCK_S:
-                self.status.say(f"{'an unknown number' if best is None else best} of events did not drain")
+                waiting = (
+                    "the log or Redis does not answer" if best is None else f"{best:,} events still wait"
+                )
+                self.status.say(f"gave up draining, nothing moved for {STUCK_S:.0f} s: {waiting}")
                 return False
 
     def _ledger(self) -> bool:

@@ -62,6 +62,7 @@ def services(places: Places, port: int, environ: Mapping[str, str]) -> Child:
         log=places.logs / "services.log",
         environ=environ,
         ready=lambda: http_ok(f"http://{HOST}:{port}/health/ready"),
+        grace_s=12.0,
     )
 
 

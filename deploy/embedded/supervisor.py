@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from clicktide.settings import Settings
@@ -23,6 +22,7 @@ from deploy.embedded.child import Child, keep_small
 from deploy.embedded.errors import EmbeddedError
 from deploy.embedded.hold import held, prepare_folders
 from deploy.embedded.places import Places, private_socket
+from deploy.embedded.relay import Relay
 
 START_S = 60.0
 HOPELESS = 5  # failures in a row, never having been ready
@@ -35,6 +35,7 @@ class Supervisor:
         self.places, self.settings, self.port, self.say = places, settings, port, say
         self.environ = plan.environment(places, settings)
         self.children: list[Child] = []
+        self.relays: dict[str, Relay] = {}
         self.facts: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -51,6 +52,7 @@ class Supervisor:
         # The topologies first: they take longest, and what the collector accepts meanwhile waits in the log.
         for name in plan.TOPOLOGIES:
             self._start(plan.topology(self.places, name, self.settings, self.environ))
+            self.relays[name] = Relay(self.places.logs / f"{name}.log")
         services = plan.services(self.places, self.port, self.environ)
         self._start(services)
         self._wait_ready([services])
@@ -86,8 +88,14 @@ class Supervisor:
         return all(child.check_ready() for child in self.children)
 
     def watch(self) -> None:
-        """Restarts what has ended; raises `EmbeddedError` for a process that never comes up."""
+        """Restarts what has ended, shows what the topologies complain of.
+
+        Raises `EmbeddedError` for a process that never comes up.
+        """
         now = time.monotonic()
+        for name, relay in self.relays.items():
+            for line in relay.new_lines(now):
+                self.say(f"{name}: {line}")
         for child in self.children:
             if child.restart_at is not None:
                 if now >= child.restart_at:
@@ -129,11 +137,8 @@ class Supervisor:
 
     def stop(self, *, at_once: bool = False) -> None:
         """Ends all, callers before what they call; `at_once` gives them a tenth of a second each."""
-        order = ["services", *plan.TOPOLOGIES, "redis"]
-        groups = [[c for c in self.children if c.name == name] for name in order[:1]]
-        groups.append([c for c in self.children if c.name in plan.TOPOLOGIES])
-        groups.append([c for c in self.children if c.name == "redis"])
-        for group in groups:
+        for names in (("services",), plan.TOPOLOGIES, ("redis",)):
+            group = [c for c in self.children if c.name in names]
             for child in group:
                 child.ask_to_end()
             for child in group:
@@ -177,7 +182,3 @@ def running_services(
                 supervisor.stop()
             except KeyboardInterrupt:
                 supervisor.stop(at_once=True)
-
-
-def log_files(places: Places) -> list[Path]:
-    return sorted(places.logs.rglob("*.log"))
