@@ -23,6 +23,7 @@ ENVIRONMENTS = ("embedded", "stack", "cluster")
 OWN_VARIABLES = frozenset(
     {"TIDE_DEBUG", "TIDE_ENV", "TIDE_DATA_DIR", "TIDE_CONFIG", "TIDE_CACHE", "TIDE_HOME"}
 )
+STACK_VARIABLES = "TIDE_STACK_"
 
 EnvOption = Annotated[
     str,
@@ -61,8 +62,13 @@ def settings_for(
     if env == "embedded":
         options.update(Places(data_dir(data_dir_given)).options())
         options.update((running(data_dir_given) or {}).get("options") or {})
-    given = {k: v for k, v in environ.items() if k.startswith(ENV_PREFIX) and k not in OWN_VARIABLES}
+    given = {k: v for k, v in environ.items() if k.startswith(ENV_PREFIX) and not _own(k)}
     return from_environment(given, options)
+
+
+def _own(variable: str) -> bool:
+    """Whether a TIDE_* variable belongs to the command line or to the real stack, and is no setting."""
+    return variable in OWN_VARIABLES or variable.startswith(STACK_VARIABLES)
 
 
 def collector_url(env: str, data_dir_given: Path | None = None) -> str:

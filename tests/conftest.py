@@ -1,0 +1,65 @@
+"""What every suite shares: the real servers, started only when selected tests need them and `./tide test` allows it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+ALLOWED = os.environ.get("CLICKTIDE_TEST_SERVERS") == "yes"
+_started: list[str] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not ALLOWED or session.config.option.collectonly:
+        return
+    marks = {mark.name for item in session.items for mark in item.iter_markers()}
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if terminal is not None:
+            terminal.write_line(f"servers: {line}")
+
+    if "web" in marks:
+        _have_chromium(say)
+    if "service" in marks:
+        _start_stack(say)
+
+
+def _start_stack(say) -> None:
+    """Starts what of the real stack does not run; the suites say themselves what they miss when this fails."""
+    from deploy.stack.errors import StackError
+    from deploy.stack.settings import settings_from
+    from deploy.stack.stack import Stack
+
+    stack = Stack(settings_from(os.environ), say)
+    before = set(stack.running())
+    try:
+        stack.up()
+    except (StackError, OSError) as e:
+        say(f"the real stack cannot be had: {e}")
+    _started.extend(set(stack.running()) - before)
+
+
+def _have_chromium(say) -> None:
+    if shutil.which("chromium") or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    say("installing Debian's chromium")
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
+    for command in (install, ["apt-get", "update"], install):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        if command is install and done.returncode == 0:
+            return
+    say("chromium cannot be had")
+
+
+def pytest_sessionfinish() -> None:
+    if _started:
+        from deploy.stack.settings import settings_from
+        from deploy.stack.stack import Stack
+
+        Stack(settings_from(os.environ)).down(_started)
+        _started.clear()
