@@ -2,11 +2,10 @@
 
 import parallelism as par
 from bolts.aggregate import AggregateBolt
-from bolts.dedupe import DedupeBolt
 from bolts.divert import DivertBolt
 from bolts.parse import ParseBolt
 from bolts.persist import PersistBolt
-from clicktide.slices import CLAIMED, FAILED, UNCLAIMED
+from clicktide.slices import FAILED
 from spouts.slices import KafkaSpout
 from streamparse import Grouping, Topology
 
@@ -14,28 +13,21 @@ NEAR = Grouping.LOCAL_OR_SHUFFLE
 
 
 class EventsTopology(Topology):
-    """spout -> parse -> dedupe -> aggregate and persist; all of them -> divert."""
+    """spout -> parse -> aggregate (claims and effects in Redis) -> persist; all of them -> divert."""
 
     config = {"topology.message.timeout.secs": 60}
 
     spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.tasks())
     parse = ParseBolt.spec(name="parse", inputs={spout: NEAR}, par=par.PARSE, config=par.tasks())
-    dedupe = DedupeBolt.spec(name="dedupe", inputs={parse: NEAR}, par=par.DEDUPE, config=par.tasks())
     aggregate = AggregateBolt.spec(
-        name="aggregate", inputs={dedupe[CLAIMED]: NEAR}, par=par.AGGREGATE, config=par.tasks()
+        name="aggregate", inputs={parse: NEAR}, par=par.AGGREGATE, config=par.tasks()
     )
-    persist = PersistBolt.spec(
-        name="persist",
-        inputs={dedupe[CLAIMED]: NEAR, dedupe[UNCLAIMED]: NEAR},
-        par=par.PERSIST,
-        config=par.tasks(),
-    )
+    persist = PersistBolt.spec(name="persist", inputs={aggregate: NEAR}, par=par.PERSIST, config=par.tasks())
     divert = DivertBolt.spec(
         name="divert",
         inputs={
             spout[FAILED]: NEAR,
             parse[FAILED]: NEAR,
-            dedupe[FAILED]: NEAR,
             aggregate[FAILED]: NEAR,
             persist[FAILED]: NEAR,
         },

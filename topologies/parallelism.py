@@ -7,7 +7,6 @@ from __future__ import annotations
 
 SPOUT = {"embedded": 1, "stack": 1, "cluster": 4}
 PARSE = {"embedded": 1, "stack": 2, "cluster": 8}
-DEDUPE = {"embedded": 1, "stack": 1, "cluster": 8}
 AGGREGATE = {"embedded": 1, "stack": 1, "cluster": 8}
 PERSIST = {"embedded": 1, "stack": 2, "cluster": 8}
 DIVERT = {"embedded": 1, "stack": 1, "cluster": 2}

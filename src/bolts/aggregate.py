@@ -1,4 +1,4 @@
-"""AggregateBolt: brings the effects of claimed rows into Redis, each once."""
+"""AggregateBolt: claims each event's id and brings its effects into Redis, in one step; drops real duplicates."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import time
 from typing import Any
 
 from clicktide import persist
-from clicktide.breaker import Breaker
+from clicktide.breaker import CLOSED, Breaker
 from clicktide.redisstore.store import RedisStore
-from clicktide.slices import FAILED, FAILURES
+from clicktide.slices import FAILED, FAILURES, ROWS
 from multilang.component import TideBolt
 from streamparse import Stream
 
 
 class AggregateBolt(TideBolt):
-    """In: claimed rows. Out: failures."""
+    """In: rows. Out: those that are no duplicates, for SQL; failures."""
 
-    outputs = [Stream(fields=FAILURES, name=FAILED)]
+    outputs = [Stream(fields=ROWS), Stream(fields=FAILURES, name=FAILED)]
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
-        self.store = RedisStore(self.settings)
-        self.breaker = Breaker(
-            time.monotonic, self.settings.integer("breaker.failures"), self.settings.number("breaker.probe_s")
-        )
+        s = self.settings
+        self.store = RedisStore(s)
+        self.breaker = Breaker(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
 
     def process(self, tup: Any) -> None:
         place, rows = tup.values
-        failures = persist.apply(self.store, self.breaker, rows)
-        self.count("applied", len(rows) - len(failures))
-        if failures:
-            self.emit([place, failures], stream=FAILED)
+        done = persist.apply(self.store, self.breaker, rows)
+        self.count("rows", len(done.rows))
+        self.count("duplicates", done.duplicates)
+        if done.failures:
+            self.emit([place, done.failures], stream=FAILED)
+        if done.rows:
+            self.emit([place, done.rows])
 
     def breaker_states(self) -> dict[str, str]:
-        return {persist.REDIS: self.breaker.state} if self.breaker.state != "closed" else {}
+        return {} if self.breaker.state == CLOSED else {persist.REDIS: self.breaker.state}

@@ -14,7 +14,7 @@ from streamparse import Stream
 
 
 class PersistBolt(TideBolt):
-    """In: rows, claimed or not (the unique key keeps them single). Out: failures."""
+    """In: rows, which the unique key keeps single also while Redis is away. Out: failures."""
 
     outputs = [Stream(fields=FAILURES, name=FAILED)]
 

@@ -1,7 +1,7 @@
-"""Claims: who may apply an event id, as bytes small enough to remember a day of them.
+"""Claims: which record an event id belongs to, as bytes small enough to remember a day of them.
 
-A claim is 23 bytes: fingerprint (8), topic (6), partition (2), offset (6), state (1). With its 12-byte field and what
-Redis adds in a listpack it takes about 40 bytes; docs/semantics.md has the measurement.
+A claim is 22 bytes: fingerprint (8), topic (6), partition (2), offset (6). With its 12-byte field and what Redis adds in a
+listpack it takes about 40 bytes; docs/semantics.md has the measurement.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from clicktide.row import EVENT_ID, FINGERPRINT, OFFSET, PARTITION, TOPIC_ID, Row
-
-CLAIMED = b"0"
-APPLIED = b"1"
 
 
 def field(event_id: str) -> bytes:
@@ -23,12 +20,12 @@ def field(event_id: str) -> bytes:
 
 def claim(row: Row) -> bytes:
     """The claim that this row makes: equal bytes mean the same record, an equal start the same content."""
-    content_and_topic = (row[FINGERPRINT] + row[TOPIC_ID]).encode()
+    content_and_topic: bytes = (row[FINGERPRINT] + row[TOPIC_ID]).encode()
     partition: int = row[PARTITION]
     offset: int = row[OFFSET]
-    return content_and_topic + partition.to_bytes(2, "big") + offset.to_bytes(6, "big") + CLAIMED
+    return content_and_topic + partition.to_bytes(2, "big") + offset.to_bytes(6, "big")
 
 
 def packed(rows: Iterable[Row]) -> bytes:
-    """Field and claim of each row, 35 bytes a row with nothing between, as the scripts take them."""
+    """Field and claim of each row, 34 bytes a row with nothing between, as the script takes them."""
     return b"".join([part for row in rows for part in (field(row[EVENT_ID]), claim(row))])

@@ -6,12 +6,12 @@ is either written or named in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from clicktide.breaker import CLOSED, Breaker, Breakers
 from clicktide.errors import StoreError, StoreRefused, StoreUnavailable
-from clicktide.redisstore.store import Applied, Claims
+from clicktide.redisstore.store import Applied
 from clicktide.retry.policy import FATAL, STORE_WIDE, TRANSIENT, UNKNOWN
 from clicktide.row import OFFSET, SHARD, Row
 from clicktide.slices import Failure
@@ -30,15 +30,13 @@ class Sql(Protocol):
 
 
 class Fast(Protocol):
-    def claim(self, rows: Sequence[Row]) -> Claims: ...
     def apply(self, rows: Sequence[Row]) -> Applied: ...
 
 
-class Claimed(NamedTuple):
-    """A slice after its claims: rows to go on to both stores, rows only SQL can take now, and what failed."""
+class Outcome(NamedTuple):
+    """A slice after Redis: rows to go on to SQL (all but duplicates and conflicts), what failed, how many were dropped."""
 
-    claimed: list[Row]
-    unclaimed: list[Row]
+    rows: list[Row]
     failures: list[Failure]
     duplicates: int
 
@@ -81,43 +79,21 @@ def _persist_each(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list
     return failures
 
 
-def claim(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Claimed:
-    """Claim the rows' ids; what Redis could not be asked about goes on to SQL alone."""
+def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Outcome:
+    """Claim and apply the rows in Redis. Rows that Redis could not be asked about go on to SQL all the same, whose
+    unique key keeps them single, and are named as failed: Redis gets them by retry."""
     if not rows:
-        return Claimed([], [], [], 0)
+        return Outcome([], [], 0)
     try:
         if not breaker.allows():
             raise _NOT_CALLED
-        found = _guarded(breaker, lambda: fast.claim(rows))
+        done = _guarded(breaker, lambda: fast.apply(rows))
     except StoreError as e:
-        return Claimed([], list(rows), [_redis_failure(row, breaker, e) for row in rows], 0)
-    claimed: list[Row] = []
-    unclaimed: list[Row] = []
-    failures: list[Failure] = []
-    if not (found.failed or found.duplicates or found.conflicts):
-        return Claimed(list(rows), unclaimed, failures, 0)
-    for i, row in enumerate(rows):
-        if (error := found.failed.get(i)) is not None:
-            unclaimed.append(row)
-            failures.append(_redis_failure(row, breaker, error))
-        elif i in found.conflicts:
-            failures.append(_id_conflict(row, REDIS))
-        elif i not in found.duplicates:
-            claimed.append(row)
-    return Claimed(claimed, unclaimed, failures, len(found.duplicates))
-
-
-def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> list[Failure]:
-    """Apply the rows' effects in Redis."""
-    if not rows:
-        return []
-    try:
-        if not breaker.allows():
-            raise _NOT_CALLED
-        failed: Mapping[int, StoreError] = _guarded(breaker, lambda: fast.apply(rows)).failed
-    except StoreError as e:
-        failed = dict.fromkeys(range(len(rows)), e)
-    return [_redis_failure(rows[i], breaker, e) for i, e in failed.items()]
+        return Outcome(list(rows), [_redis_failure(row, breaker, e) for row in rows], 0)
+    failures = [_redis_failure(rows[i], breaker, e) for i, e in done.failed.items()]
+    failures += [_id_conflict(rows[i], REDIS) for i in sorted(done.conflicts)]
+    dropped = done.duplicates | done.conflicts
+    return Outcome([row for i, row in enumerate(rows) if i not in dropped], failures, len(done.duplicates))
 
 
 def _guarded(breaker: Breaker, call: Callable[[], T]) -> T:

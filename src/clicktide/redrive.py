@@ -50,9 +50,7 @@ class Redrive:
         return failures
 
     def _redis(self, rows: list[Row], at: dict[int, int]) -> list[Failure]:
-        breaker = self._breakers.of(persist.REDIS)
-        claimed = persist.claim(self._fast, breaker, rows)
-        failed = [*claimed.failures, *persist.apply(self._fast, breaker, claimed.claimed)]
+        failed = persist.apply(self._fast, self._breakers.of(persist.REDIS), rows).failures
         return self._moved(rows, failed, at)
 
     @staticmethod

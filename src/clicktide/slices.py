@@ -15,8 +15,6 @@ RETRY_RECORDS = [*RECORDS, "envelopes"]
 ROWS = ["place", "rows"]
 FAILURES = ["place", "failures"]
 
-CLAIMED = "claimed"  # rows whose ids are claimed: for Redis and SQL
-UNCLAIMED = "unclaimed"  # rows that Redis could not be asked about: for SQL only, Redis follows by retry
 FAILED = "failed"  # records for the divert bolt
 
 

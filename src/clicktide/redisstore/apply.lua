@@ -1,65 +1,75 @@
--- Applies all that a slice's events of one shard do in Redis and turns their claims to applied, in one atomic step.
--- Promises: each event's effects happen once, however often and in whatever slices it comes back.
+-- Claims the ids of a slice's events of one shard and applies all that they do in Redis, in one atomic step.
+-- Promises: a claim is there exactly when its event's effects are; each event has its effects once, however often and
+-- in whatever slices it comes back; of all records with one id exactly one is ever applied within the window.
 --
--- The sums come ready made, so they hold for just this set of events: when a claim says that one of them is applied
--- already (or belongs to another record), nothing is changed and the answer names those to leave out; the
--- caller sums anew and asks again.
+-- The sums come ready made, so they hold for just this set of events: when one of them is not fresh, nothing is
+-- changed and the answer names those to leave out; the caller sums anew and asks again.
 --
 -- KEYS[1]  the shard's key prefix
--- ARGV[1..4]  now, window, hashes a generation and claims, as in claim.lua; the claims end in '0'
+-- ARGV[1]  now (s); 0 asks this server, so that workers whose clocks disagree still agree on the generation
+-- ARGV[2]  the window (s)
+-- ARGV[3]  hashes a generation
+-- ARGV[4]  for each record 12 bytes of field and 22 of claim (8 of fingerprint, 14 of place), with nothing between
 -- ARGV[5]  msgpack: [counts, timelines, length, timeline ttl, visitors]; times in seconds
 --   counts     list of [key, ttl or 0, flat list of (field, increment as text)]
 --   timelines  list of [key, flat list of (score, member)], cut to the `length` newest
 --   visitors   list of [key, ttl or 0, list of users]
--- answers  flat list of positions (from 0) to leave out; empty when all is applied
+-- answers  flat list of (position from 0, verdict) of those that are not fresh: 0 this very record was applied before,
+--          1 another record with the same content was, 2 one with other content; empty when all is applied now
 local p = KEYS[1]
 local now, window, buckets, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-if now == 0 then now = tonumber(redis.call('TIME')[1]) end
+local call = redis.call
+if now == 0 then now = tonumber(call('TIME')[1]) end
 local generation = math.floor(now / window)
+-- A claim lives in the generation it was made in and one more: at least the window, at most twice that.
 local ttl = (generation + 2) * window - now + 1
 local current = p .. 'c:' .. generation .. ':'
 local previous = p .. 'c:' .. (generation - 1) .. ':'
-local has_previous = redis.call('EXISTS', p .. 'c:' .. (generation - 1)) == 1
+local has_previous = call('EXISTS', p .. 'c:' .. (generation - 1)) == 1
+-- Also the first write: a server that is out of memory refuses here, before anything is changed.
+call('SET', p .. 'c:' .. generation, 1, 'EX', ttl)
 
-local leave, homes = {}, {}
-for i = 1, #claims, 35 do
-  local field, claim = string.sub(claims, i, i + 11), string.sub(claims, i + 12, i + 34)
+local answer, homes, fields = {}, {}, {}
+for i = 1, #claims, 34 do
+  local field, claim = string.sub(claims, i, i + 11), string.sub(claims, i + 12, i + 33)
   local high, low = string.byte(field, 1, 2)
   local bucket = (high * 256 + low) % buckets
-  local home = current .. bucket
-  local old = redis.call('HGET', home, field)
-  if not old and has_previous then
-    old = redis.call('HGET', previous .. bucket, field)
-    if old then home = previous .. bucket end
+  local old = has_previous and call('HGET', previous .. bucket, field)
+  if not old then
+    local home = current .. bucket
+    if call('HSETNX', home, field, claim) == 1 then
+      homes[#homes + 1], fields[#fields + 1] = home, field
+    else
+      old = call('HGET', home, field)
+    end
   end
-  -- A claim that is gone went with its effects (Redis lost its last second): this event makes both anew.
-  if old and old ~= claim then leave[#leave + 1] = (i - 1) / 35 end
-  homes[i] = home
+  if old then
+    answer[#answer + 1] = (i - 1) / 34
+    answer[#answer + 1] = old == claim and 0 or string.sub(old, 1, 8) == string.sub(claim, 1, 8) and 1 or 2
+  end
 end
-if #leave > 0 then return leave end
+if #answer > 0 then
+  for i, home in ipairs(homes) do call('HDEL', home, fields[i]) end
+  return answer
+end
 
-redis.call('SET', p .. 'c:' .. generation, 1, 'EX', ttl)
-for i = 1, #claims, 35 do
-  if redis.call('HSET', homes[i], string.sub(claims, i, i + 11), string.sub(claims, i + 12, i + 33) .. '1') == 1 then
-    redis.call('EXPIRE', homes[i], ttl, 'NX')
-  end
-end
+for _, home in ipairs(homes) do call('EXPIRE', home, ttl, 'NX') end
 local a = cmsgpack.unpack(ARGV[5])
 for _, count in ipairs(a[1]) do
   local key, increments = p .. count[1], count[3]
-  for i = 1, #increments, 2 do redis.call('HINCRBY', key, increments[i], increments[i + 1]) end
-  if count[2] > 0 then redis.call('EXPIRE', key, count[2]) end
+  for i = 1, #increments, 2 do call('HINCRBY', key, increments[i], increments[i + 1]) end
+  if count[2] > 0 then call('EXPIRE', key, count[2]) end
 end
 local last = -a[3] - 1
 for _, timeline in ipairs(a[2]) do
   local key, scored = p .. timeline[1], timeline[2]
-  for from = 1, #scored, 1000 do redis.call('ZADD', key, unpack(scored, from, math.min(from + 999, #scored))) end
-  redis.call('ZREMRANGEBYRANK', key, 0, last)
-  redis.call('EXPIRE', key, a[4])
+  for from = 1, #scored, 1000 do call('ZADD', key, unpack(scored, from, math.min(from + 999, #scored))) end
+  call('ZREMRANGEBYRANK', key, 0, last)
+  call('EXPIRE', key, a[4])
 end
 for _, seen in ipairs(a[5]) do
   local key, users = p .. seen[1], seen[3]
-  for from = 1, #users, 1000 do redis.call('PFADD', key, unpack(users, from, math.min(from + 999, #users))) end
-  if seen[2] > 0 then redis.call('EXPIRE', key, seen[2]) end
+  for from = 1, #users, 1000 do call('PFADD', key, unpack(users, from, math.min(from + 999, #users))) end
+  if seen[2] > 0 then call('EXPIRE', key, seen[2]) end
 end
-return leave
+return answer

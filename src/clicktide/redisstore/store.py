@@ -1,6 +1,6 @@
-"""The fast store as the bolts use it: claim a slice's rows, apply a slice's rows.
+"""The fast store as the bolts use it: apply a slice's rows, each event once.
 
-Both go out as one pipeline of one script call a shard. Both may be repeated at will, whole or in part: what has
+It goes out as one pipeline of one script call a shard, and may be repeated at will, whole or in part: what has
 been done is not done again.
 """
 
@@ -30,26 +30,22 @@ Arguments = tuple[int | bytes, ...]
 _MAX_ROUNDS = 5
 
 
-class Claims(NamedTuple):
-    """What became of a slice's claims, by position in the rows given.
+class Applied(NamedTuple):
+    """What became of a slice's rows, by position; all that are not named are applied now.
 
-    `failed` are those whose shard could not be asked, with the error; all others not named are to go on.
+    `duplicates` carry the id and content of another record that is applied, `conflicts` its id with other content;
+    `failed` are those whose shard could not be asked, with the error. `replays` were applied by an earlier run of
+    the very same record.
     """
 
     duplicates: frozenset[int]
     conflicts: frozenset[int]
+    replays: frozenset[int]
     failed: Mapping[int, StoreError]
-
-
-class Applied(NamedTuple):
-    """`failed`: positions of rows that are not applied, with the error. `skipped`: how many were applied before."""
-
-    failed: Mapping[int, StoreError]
-    skipped: int
 
 
 class RedisStore:
-    """Claims and effects in Redis. One instance a process; not for several threads."""
+    """Claims and their effects in Redis. One instance a process; not for several threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None, now_s: int = 0) -> None:
         """`now_s` fixes the time for tests; 0 takes Redis's own, the one clock all workers share."""
@@ -67,53 +63,29 @@ class RedisStore:
             "d": whole_seconds(settings.number("buckets.day_ttl_h")),
             "a": 0,
         }
-        self._claim = _Script(self._client, "claim.lua")
         self._apply = _Script(self._client, "apply.lua")
 
-    def claim(self, rows: Sequence[Row]) -> Claims:
-        """Claim each row's event id for the row's own record.
-
-        Raises `StoreUnavailable` when no shard could be asked.
-        """
-        by_shard = _by_shard(rows)
-        answers = self._claim.run(
-            {
-                self._prefix(shard): (*self._clock, claims.packed(rows[i] for i in at))
-                for shard, at in by_shard.items()
-            }
-        )
-        duplicates: set[int] = set()
-        conflicts: set[int] = set()
-        failed: dict[int, StoreError] = {}
-        for at, answer in zip(by_shard.values(), answers, strict=True):
-            if isinstance(answer, StoreError):
-                failed.update(dict.fromkeys(at, answer))
-                continue
-            for position, verdict in zip(answer[::2], answer[1::2], strict=True):
-                (duplicates if verdict == 1 else conflicts).add(at[int(position)])
-        _raise_if_all(failed, rows)
-        return Claims(frozenset(duplicates), frozenset(conflicts), failed)
-
     def apply(self, rows: Sequence[Row]) -> Applied:
-        """Bring each row's effects into Redis, once, whatever was applied before.
+        """Claim each row's id for its own record and bring its effects into Redis, in one step, once.
 
-        Raises `StoreUnavailable` when no shard could be asked.
+        Raises `StoreUnavailable` (or `StoreRefused`) when that holds for all rows.
         """
         waiting = _by_shard(rows)
+        found: tuple[set[int], set[int], set[int]] = (set(), set(), set())  # by verdict
         failed: dict[int, StoreError] = {}
-        skipped = 0
         for _ in range(_MAX_ROUNDS):
             answers = self._apply.run(
-                {self._prefix(shard): self._payload([rows[i] for i in at]) for shard, at in waiting.items()}
+                {self._prefix(shard): self._arguments([rows[i] for i in at]) for shard, at in waiting.items()}
             )
             again: dict[int, list[int]] = {}
             for (shard, at), answer in zip(waiting.items(), answers, strict=True):
                 if isinstance(answer, StoreError):
                     failed.update(dict.fromkeys(at, answer))
                 elif answer:
-                    out = {int(position) for position in answer}
-                    skipped += len(out)
-                    if left := [i for n, i in enumerate(at) if n not in out]:
+                    verdicts = {int(p): int(v) for p, v in zip(answer[::2], answer[1::2], strict=True)}
+                    for position, verdict in verdicts.items():
+                        found[verdict].add(at[position])
+                    if left := [i for n, i in enumerate(at) if n not in verdicts]:
                         again[shard] = left
             waiting = again
             if not waiting:
@@ -121,8 +93,10 @@ class RedisStore:
         else:
             error = StoreUnavailable(STORE, "the same events are being applied elsewhere")
             failed.update({i: error for at in waiting.values() for i in at})
-        _raise_if_all(failed, rows)
-        return Applied(failed, skipped)
+        if rows and len(failed) == len(rows):
+            raise next(iter(failed.values()))
+        replays, duplicates, conflicts = found
+        return Applied(frozenset(duplicates), frozenset(conflicts), frozenset(replays), failed)
 
     def ping(self) -> None:
         """Raises `StoreUnavailable` when Redis does not answer."""
@@ -132,7 +106,7 @@ class RedisStore:
     def _prefix(self, shard: int) -> str:
         return keys.shard_prefix(self._namespace, shard)
 
-    def _payload(self, rows: list[Row]) -> Arguments:
+    def _arguments(self, rows: list[Row]) -> Arguments:
         found = aggregate.effects(rows, self._late_after_ms)
         effects = _pack(
             [
@@ -208,8 +182,3 @@ def _by_shard(rows: Sequence[Row]) -> dict[int, list[int]]:
     for i, row in enumerate(rows):
         by_shard.setdefault(row[SHARD], []).append(i)
     return by_shard
-
-
-def _raise_if_all(failed: Mapping[int, StoreError], rows: Sequence[Row]) -> None:
-    if rows and len(failed) == len(rows):
-        raise next(iter(failed.values()))
