@@ -21,6 +21,8 @@ from clicktide.errors import SettingError
 # Without ANSI_QUOTES and NO_BACKSLASH_ESCAPES: clicktide.sql.mysql writes JSON strings as literals.
 _SQL_MODE = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 _RECYCLE_S = 3600
+_WAL_PAGES = 4000  # 16 MiB
+_CACHE_KIB = 4096
 
 
 def sqlite_dsn(path: str) -> str:
@@ -33,7 +35,9 @@ def parse_dsn(dsn: str) -> URL:
     try:
         url = make_url(dsn)
     except sqlalchemy.exc.ArgumentError as e:
-        raise SettingError(f"setting sql.dsns: expected SQLAlchemy URLs, got {dsn.split('@')[-1]!r}") from e
+        raise SettingError(
+            f"setting sql.dsns: expected SQLAlchemy URLs, got {dsn.rsplit('@', maxsplit=1)[-1]!r}"
+        ) from e
     backend = url.get_backend_name()
     if backend in {"mysql", "mariadb"} and url.database:
         return url.set(drivername="mysql+pymysql")
@@ -68,6 +72,9 @@ def _set_up_sqlite(engine: Engine, timeout_s: float, mode: str) -> None:
     def connected(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        # Ids are random: with the default (1000 pages) a checkpoint writes most pages of the indexes again and again.
+        connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
 
 
 def _set_up_mysql(engine: Engine, timeout_s: float) -> None:

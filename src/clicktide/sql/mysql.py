@@ -13,14 +13,13 @@ from typing import Any, Final
 import orjson
 
 from clicktide.orders import Order
-from clicktide.row import EVENT_ID, SHARD, Row
+from clicktide.row import Row
 from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
-from clicktide.sql.statements import Statements, order_values
+from clicktide.sql.statements import Statements, by_key, order_values
 
 # A statement is split well below the smallest max_allowed_packet in use (MySQL 5.7: 4 MiB).
 STATEMENT_BYTES: Final = 2 << 20
 _SEPARATOR: Final = b"),("
-_KEY: Final = lambda row: (row[SHARD], row[EVENT_ID])  # noqa: E731 - a sort key
 
 
 def literals(connection: Any, rows: Sequence[Row]) -> list[bytes]:
@@ -93,7 +92,7 @@ class MysqlStatements(Statements):
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
         # One order of locking for all writers, so that two with common rows wait instead of deadlocking.
-        texts = literals(cursor.connection, sorted(rows, key=_KEY))
+        texts = literals(cursor.connection, sorted(rows, key=by_key))
         return sum(
             cursor.execute(text)
             for text in statements(self._events_head, texts, self._events_tail, self._most)

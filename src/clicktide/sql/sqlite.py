@@ -8,7 +8,7 @@ from typing import Any, Final
 from clicktide.orders import Order
 from clicktide.row import Row
 from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
-from clicktide.sql.statements import Statements, order_values
+from clicktide.sql.statements import Statements, by_key, order_values
 
 
 def _marks(n: int) -> str:
@@ -54,7 +54,7 @@ class SqliteStatements(Statements):
         return None if found is None else int(found[0])
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
-        return int(cursor.executemany(self._insert, rows).rowcount)
+        return int(cursor.executemany(self._insert, sorted(rows, key=by_key)).rowcount)
 
     def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:
         cursor.executemany(self._upsert, [order_values(o) for o in orders])
