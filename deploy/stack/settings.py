@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import cast
 
 from deploy.stack.errors import StackError
 
@@ -90,6 +91,7 @@ def settings_from(
             numbers[known[name].name] = _number(
                 name, text, known[name].metadata["low"], known[name].metadata["high"]
             )
+    _refuse_shared_ports(numbers)
     folder = home or Path(environment.get(PREFIX + "HOME") or project / ".stack")
     return StackSettings(home=folder.expanduser().absolute(), cache=cache_folder(environment), **numbers)
 
@@ -106,3 +108,15 @@ def _number(name: str, text: str, low: int, high: int) -> int:
     if not text.strip().isdigit() or not low <= int(text) <= high:
         raise StackError(f"{name} is {text!r}; expected a whole number from {low} to {high}")
     return int(text)
+
+
+def _refuse_shared_ports(numbers: Mapping[str, int]) -> None:
+    """Refuse a port that two settings name."""
+    owner: dict[int, str] = {}
+    for item in fields(StackSettings):
+        if item.name.endswith("_port"):
+            port = numbers.get(item.name, cast("int", item.default))
+            if port in owner:
+                first, second = PREFIX + owner[port].upper(), PREFIX + item.name.upper()
+                raise StackError(f"{first} and {second} are both {port}; each needs a port of its own")
+            owner[port] = item.name
