@@ -85,7 +85,7 @@ def main(
         raise SettingError(f"--file {file}: expected a file that can be read")
     traffic = None if no_traffic else Traffic(rate, seconds, file.absolute() if file else None)
     places = Places(data_dir(data_dir_given))
-    for sign in (signal.SIGTERM, signal.SIGHUP):
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     status = StatusLine(sys.stdout)
     started = time.monotonic()
