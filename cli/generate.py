@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from pathlib import Path
@@ -66,7 +65,7 @@ def main(
         writer.close()
     for line in done.lines():
         say(line)
-    say(f"truth: {os.path.relpath(truth)}")
+    say(f"truth: {truth}")
     if done.interrupted:
         say(f"stopped after {done.sent} of {total} records")
     return done.exit_code()
