@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from localstorm.errors import LocalStormError
 from localstorm.plan import Request, load
@@ -12,9 +13,17 @@ from localstorm.runner import run
 from localstorm.settings import Settings
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with code 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
 def parser(prog: str = "python -m localstorm") -> argparse.ArgumentParser:
     """The command line; its help is the manual's option list."""
-    made = argparse.ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
+    made = OneLineParser(prog=prog, description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add("-n", "--name", help="topology to run; not needed if the project has only one")
     add("--project", type=Path, default=Path(), metavar="DIR", help="streamparse project (default: here)")
@@ -45,11 +54,11 @@ def parser(prog: str = "python -m localstorm") -> argparse.ArgumentParser:
 
 
 def seconds(text: str) -> float:
-    """A duration of 0 or more."""
+    """A duration; as with `sparse run`, less than 0 is 0."""
     value = float(text)
-    if not 0 <= value < 1e9:
+    if not value < 1e9:
         raise ValueError(text)
-    return value
+    return max(0.0, value)
 
 
 def parallelism(pairs: Sequence[str]) -> dict[str, int]:

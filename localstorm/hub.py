@@ -56,13 +56,18 @@ class Hub:
 
     # -- the loop ------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Runs the topology until it is told to stop, or raises the error that ended it."""
+    def run(self, each_turn: Callable[["Hub"], None] | None = None) -> None:
+        """Runs the topology until it is told to stop, or raises the error that ended it.
+
+        `each_turn` is called after every turn of the loop.
+        """
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         try:
             self.supervisor.start()
             while not self.supervisor.ended:
                 self.turn()
+                if each_turn:
+                    each_turn(self)
         finally:
             self.supervisor.kill_all()
             self._selector.close()
@@ -154,7 +159,7 @@ class Hub:
         elif isinstance(command, wire.Fail):
             self._fail(task, command.id)
         elif isinstance(command, wire.Log):
-            self.reporter.logged(task, command.level, str(command.msg))
+            self.supervisor.component_logged(task, command.level, str(command.msg))
         elif isinstance(command, wire.Error):
             self.supervisor.component_error(task, str(command.msg))
         else:

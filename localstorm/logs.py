@@ -12,7 +12,7 @@ from localstorm.errors import LocalStormError
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 """Storm's levels by their number on the wire."""
-WARNING = 3
+WARNING, ERROR = 3, 4
 _MOST = 10_000_000
 
 

@@ -73,11 +73,20 @@ class Silence:
 class Reporter:
     """All that a hub has to tell. `latest` is the newest snapshot (None before the first)."""
 
-    def __init__(self, console: Console, logs: LogFiles, sampler: Sampler, stats_file: Path | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        logs: LogFiles,
+        sampler: Sampler,
+        stats_file: Path | None,
+        *,
+        sample_every: float = SAMPLE_EVERY,
+    ) -> None:
         self._console = console
         self._logs = logs
         self._sampler = sampler
         self._stats_file = stats_file
+        self._every = sample_every
         self._next = 0.0
         self._last = 0.0
         self.latest: Snapshot | None = None
@@ -114,7 +123,7 @@ class Reporter:
         """Called often; takes a snapshot each second."""
         self._last = now
         if now >= self._next:
-            self._next = now + SAMPLE_EVERY
+            self._next = now + self._every
             self._publish(self._sampler.sample(tasks, trees, state, now))
 
     def close(self, tasks: Sequence[Task]) -> None:

@@ -181,7 +181,7 @@ def summary(snapshot: Snapshot) -> str:
             text += f" waiting {row.pending + row.queued}"
         if row.restarts:
             text += f" restarts {row.restarts}"
-        if row.running < row.tasks:
+        if row.running < row.tasks and snapshot.state != "ended":
             text += f" ({row.running} of {row.tasks} up)"
         parts.append(text)
     return f"{snapshot.uptime:.0f} s {snapshot.state}: " + "; ".join(parts)

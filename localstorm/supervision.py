@@ -7,7 +7,6 @@ process has lived for a minute).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from localstorm import handshake, wire
 from localstorm.errors import CrashLoopError, LocalStormError
+from localstorm.logs import ERROR
 from localstorm.plan import child_environment, command_line
 from localstorm.process import Child, describe_exit
 from localstorm.task import Task
@@ -29,7 +29,10 @@ STARTING = 60.0
 """Seconds a process has to import its module and answer the handshake."""
 STEADY = 60.0
 CLOSING, TERMINATING = 3.0, 2.0
-ERROR_PATIENCE = 0.5
+ERROR_PATIENCE = 1.5
+"""Seconds that an exception waits to be shown together with the death it caused."""
+ERROR_RECENT = 10.0
+LEAVING = 5.0
 
 
 class Supervisor:
@@ -147,10 +150,14 @@ class Supervisor:
         hub.reporter.turn(hub.tasks, len(hub.acker), self.phase, now)
 
     def _tend_process(self, task: Task, now: float) -> None:
-        if task.error and not task.error_shown and now - task.error[0] > ERROR_PATIENCE:
-            task.error_shown = True
-            self._hub.reporter.say("ERROR", task.label, task.error[1])
+        if task.error and now - task.error[0] > ERROR_PATIENCE:
+            self._show_error(task)
         if self.phase == "ending" or task.doomed:
+            return
+        if task.mute_since is not None:
+            # It is usually on its way out; what closed its stdout by itself is of no use alive.
+            if now - task.mute_since > LEAVING:
+                self.doom(task, "closed its stdout")
             return
         if task.attempts and task.ready and now - task.started > STEADY:
             task.attempts = 0
@@ -175,10 +182,23 @@ class Supervisor:
 
     # -- deaths --------------------------------------------------------------------------------------
 
+    def component_logged(self, task: Task, level: int, text: str) -> None:
+        """It logged something. pystorm logs a traceback before it reports it (or instead): that is one
+        message to the user, not two."""
+        if level >= ERROR and "Traceback" in text:
+            self.component_error(task, text)
+        else:
+            self._hub.reporter.logged(task, level, text)
+
     def component_error(self, task: Task, text: str) -> None:
         """It reported an exception. Shown now if it lives on, else with its death."""
         task.error, task.error_shown = (self._hub.now, text.rstrip()), False
-        self._hub.reporter.logged(task, 4, text, quiet=True)
+        self._hub.reporter.logged(task, ERROR, text, quiet=True)
+
+    def _show_error(self, task: Task) -> None:
+        if task.error and not task.error_shown:
+            task.error_shown = True
+            self._hub.reporter.say("ERROR", task.label, task.error[1])
 
     def doom(self, task: Task, reason: str) -> None:
         """Kills the process; what it says from now on does not count."""
@@ -188,13 +208,7 @@ class Supervisor:
 
     def stdout_closed(self, task: Task) -> None:
         """It can say nothing more: it has ended, or has to."""
-        if task.child and task.child.exit_code() is None and self.phase != "ending":
-            task.doomed = task.doomed or ""
-            # It is usually on its way out; what closed its stdout by itself is of no use alive.
-            with contextlib.suppress(OSError):
-                os.kill(task.child.pid, signal.SIGTERM)
-        if task.child and task.child.exits is None:
-            self._exited(task)
+        task.mute_since = self._hub.now
 
     def _exited(self, task: Task) -> None:
         hub, child = self._hub, task.child
@@ -210,6 +224,7 @@ class Supervisor:
         task.child = None
         self._give_up_inflight(task)
         if self.phase == "ending":
+            self._show_error(task)
             return
         how = task.doomed or describe_exit(code)
         task.counters.restarts += 1
@@ -227,12 +242,11 @@ class Supervisor:
             )
             self._end_processes(hub.now)
 
-    @staticmethod
-    def _story(task: Task) -> str:
+    def _story(self, task: Task) -> str:
         """What the process said about its end."""
-        if task.error and not task.error_shown:
+        if task.error and self._hub.now - task.error[0] < ERROR_RECENT:
             return "\n" + task.error[1]
-        if task.error or not task.stderr_tail:
+        if not task.stderr_tail:
             return ""
         return "\n" + "\n".join(task.stderr_tail)
 

@@ -100,6 +100,8 @@ class Task:
         self.heartbeat_at = 0.0
         self.reading = False
         self.writing = False
+        self.mute_since: float | None = None
+        """When it closed its stdout."""
         self.doomed: str | None = None
         """Why it is being killed; nothing it says counts from then on."""
         self.error: tuple[float, str] | None = None

@@ -129,7 +129,7 @@ def decode(message: bytes, *, foreign: bool = False) -> Command:
 def cut_emit(message: bytes) -> Emit | None:
     """An emit with its values cut out by position, or None where only a parser can tell.
 
-    pystorm writes the command, the values, then the envelope. Everything from the envelope's first
+    pystorm writes the command, the values, then the envelope in the order of _FIRST_KEYS. Everything from the envelope's first
     key to the end must itself parse as the rest of an object. A key found deeper inside the values
     leaves a closing bracket too many, and an unescaped quote cannot stand inside a string, so a tail
     that parses is the envelope.
@@ -149,7 +149,7 @@ def cut_emit(message: bytes) -> Emit | None:
         except msgspec.DecodeError:
             continue
         values = message[len(style) : at].rstrip(b", ")
-        if not (values.startswith(b"[") and values.endswith(b"]")) or has_nan(values):
+        if not (values.startswith(b"[") and values.endswith(b"]")):
             return None
         return Emit(
             msgspec.Raw(values),
@@ -160,11 +160,6 @@ def cut_emit(message: bytes) -> Emit | None:
             envelope.need_task_ids,
         )
     return None
-
-
-def has_nan(values: bytes) -> bool:
-    """Whether the text may hold NaN or Infinity, which Python writes and Storm's parser refuses."""
-    return (b"N" in values and b"NaN" in values) or (b"I" in values and b"Infinity" in values)
 
 
 def decode_pid(message: bytes) -> int:
