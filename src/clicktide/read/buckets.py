@@ -34,7 +34,7 @@ def totals(namespace: str, shards: int, fields: Sequence[str] = ALL_FIELDS) -> R
 def series(namespace: str, shards: int, span: Span, fields: Sequence[str]) -> Read[dict[int, Counts]]:
     """The fields of each bucket of the span that has any: start (s) -> field -> sum."""
     commands: list[Command] = [
-        ("EVALSHA", RANGE.sha, 1, _prefix(namespace, s, span), span.step, span.start, span.count, *fields)
+        ("EVALSHA", RANGE.sha, 1, _prefix(namespace, s, span), span.step, span.start, span.size, *fields)
         for s in range(shards)
     ]
     width = len(fields) + 1
@@ -60,7 +60,7 @@ def sums(namespace: str, shards: int, span: Span | None, prefix: Literal["c:", "
         commands: list[Command] = [("HGETALL", keys.totals(namespace, s)) for s in range(shards)]
     else:
         commands = [
-            ("EVALSHA", SUMS.sha, 1, _prefix(namespace, s, span), span.step, span.start, span.count, prefix)
+            ("EVALSHA", SUMS.sha, 1, _prefix(namespace, s, span), span.step, span.start, span.size, prefix)
             for s in range(shards)
         ]
 

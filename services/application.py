@@ -1,0 +1,137 @@
+"""The application: which operations the roles have, wired to their stores; one process may have all roles.
+
+Roles: `collector`, `query`, `dashboard` (which reads the stores as the query service does). `build` connects to nothing;
+the ASGI lifespan starts what has to run and stops it: at the end the collector takes nothing new and writes what waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import ASGIApp
+
+from clicktide import topics
+from clicktide.log import open_log
+from clicktide.log.port import Log
+from clicktide.settings import Settings
+from services import catalogue
+from services.collector.batcher import Batcher, Bounds
+from services.collector.upload import Upload
+from services.dashboard.live import Live
+from services.gate import Gate
+from services.openapi import document
+from services.operations import Operation, answer
+from services.problems import ProblemError
+from services.query.health import Health
+from services.query.lookups import LookupsApi
+from services.query.metrics import MetricsApi
+from services.query.status import StatusApi
+from services.query.stores import Stores
+from services.routing import application
+from services.telemetry import Telemetry
+
+_LOG = logging.getLogger("clicktide.services")
+ROLES = ("collector", "query", "dashboard")
+
+
+def now_ms() -> int:
+    """The wall clock, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Services:
+    """One process's services. `app` is the ASGI application; `log` is opened from the settings unless given."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str], log: Log | None = None) -> None:
+        self._settings, self._roles = settings, frozenset(roles)
+        self._log = open_log(settings) if log is None else log
+        self.telemetry = Telemetry()
+        self._stopping = False
+        self.batcher = self._batcher()
+        self.stores, self.live, reading = self._reading()
+        operations = [*self._collector(), *reading, *self._own()]
+        self.operations = operations
+        self._document = document(operations)
+        extra: list[BaseRoute] = []
+        if self.live is not None:
+            extra.append(WebSocketRoute("/v1/live", self.live.serve))
+        router = application(operations, extra, self._lifespan, cors=catalogue.CORS)
+        self.app: ASGIApp = Gate(router, self.telemetry)
+
+    def _batcher(self) -> Batcher | None:
+        if "collector" not in self._roles:
+            return None
+        s = self._settings
+        bounds = Bounds(
+            batch=2000,
+            linger=s.number("http.linger_ms") / 1000,
+            queue=s.integer("http.queue_events"),
+            timeout=s.number("http.ack_timeout_s"),
+        )
+        return Batcher(self._log, s.text("topics.prefix") + topics.EVENTS, bounds, self.telemetry)
+
+    def _collector(self) -> list[Operation]:
+        if self.batcher is None:
+            return []
+        return catalogue.collector(Upload(self._settings, self.batcher, self.telemetry, now_ms))
+
+    def _reading(self) -> tuple[Stores | None, Live | None, list[Operation]]:
+        if not self._roles & {"query", "dashboard"}:
+            return None, None, []
+        s = self._settings
+        stores = Stores(s, self._log, self.telemetry)
+        health = Health(s, stores, now_ms)
+        status = StatusApi(s, stores, health, now_ms)
+        live: Live | None = None
+        operations: list[Operation] = []
+        if "query" in self._roles:
+            metrics = MetricsApi(s, stores, health, now_ms)
+            operations += catalogue.query(metrics, LookupsApi(s, stores, health, now_ms), status)
+        if "dashboard" in self._roles:
+            live = Live(s, stores, status, self.telemetry, now_ms)
+            operations += catalogue.dashboard(live)
+        return stores, live, operations
+
+    def _own(self) -> list[Operation]:
+        return catalogue.own(self._ready, self.telemetry.handler, self._openapi)
+
+    async def _openapi(self, _request: Request) -> Response:
+        return answer(self._document)
+
+    async def _ready(self, _request: Request) -> Response:
+        if self._stopping:
+            raise ProblemError("stopping", "the service is stopping", retry_after=5)
+        if self.batcher is not None and not self.batcher.log_up:
+            raise ProblemError("log_unavailable", self.batcher.last_error, retry_after=1)
+        return answer({"status": "ready"})
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
+        if self.batcher is not None:
+            self.batcher.start()
+        if self.live is not None:
+            self.live.start()
+        yield
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Takes nothing new and ends what runs, within `http.drain_s`. May be called twice."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self.live is not None:
+            await self.live.stop()
+        if self.batcher is not None:
+            done = await asyncio.to_thread(self.batcher.stop, self._settings.number("http.drain_s"))
+            if not done:
+                _LOG.warning("the broker did not take what waited; those clients were answered 503")
+        if self.stores is not None:
+            await self.stores.close()

@@ -1,0 +1,201 @@
+"""The catalogue: every route of the services, what it takes and what it answers."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from clicktide.event import Event
+from services.collector.upload import Upload
+from services.dashboard.live import Live
+from services.operations import Handler, Operation, answer
+from services.pages import docs_page, live_page
+from services.query import shapes
+from services.query.lookups import LookupsApi, TimelineQuery
+from services.query.metrics import MetricsApi, RankedQuery
+from services.query.ranges import RangeQuery
+from services.query.status import StatusApi
+
+CORS = frozenset({"/v1/events"})
+_METRIC_PROBLEMS = ("bad_parameter", "store_unavailable")
+
+
+class Accepted(msgspec.Struct):
+    accepted: int
+
+
+class Result(msgspec.Struct):
+    index: int
+    event_id: str | None
+    status: str
+    code: str | None
+    detail: str | None
+
+
+class Partly(msgspec.Struct):
+    accepted: int
+    rejected: int
+    results: list[Result]
+
+
+class Healthy(msgspec.Struct):
+    status: str
+
+
+Upload_ = Event | list[Event]
+
+
+def collector(upload: Upload) -> list[Operation]:
+    return [
+        Operation(
+            "POST",
+            "/v1/events",
+            "Take one event, an array, or one event a line; gzip or zstd. Answers once the broker has them.",
+            "collector",
+            upload.handler,
+            body=Upload_,
+            answers={202: Accepted, 207: Partly},
+            problems=(
+                "all_rejected",
+                "bad_body",
+                "body_timeout",
+                "too_large",
+                "too_many_events",
+                "unsupported_media_type",
+                "unsupported_encoding",
+                "rate_limited",
+                "overloaded",
+                "log_unavailable",
+                "stopping",
+            ),
+        )
+    ]
+
+
+def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[Operation]:
+    def metric(
+        path: str, summary: str, handler: Handler, kind: type[msgspec.Struct] = RangeQuery
+    ) -> Operation:
+        return Operation(
+            "GET",
+            path,
+            summary,
+            "metrics",
+            handler,
+            query=kind,
+            answers={200: shapes.Metrics},
+            problems=_METRIC_PROBLEMS,
+        )
+
+    return [
+        metric("/v1/metrics/events", "Events by type.", metrics.events),
+        metric("/v1/metrics/genders", "Events by gender.", metrics.genders),
+        metric("/v1/metrics/gmv", "Pay amounts, refunds, net, pays, orders and payers.", metrics.gmv),
+        metric("/api/realtime-gmv", "The same as /v1/metrics/gmv.", metrics.gmv),
+        metric(
+            "/v1/metrics/categories",
+            "Pay amounts by category, the largest first.",
+            metrics.categories,
+            RankedQuery,
+        ),
+        metric(
+            "/v1/metrics/provinces", "Events by province, the most first.", metrics.provinces, RankedQuery
+        ),
+        metric("/v1/metrics/uv", "Distinct users and payers.", metrics.uv),
+        Operation(
+            "GET",
+            "/v1/users/{user_id}/timeline",
+            "A user's events, newest first, by pages.",
+            "lookups",
+            lookups.timeline,
+            query=TimelineQuery,
+            path_parameters={"user_id": "The user."},
+            answers={200: shapes.Timeline},
+            problems=("bad_parameter", "bad_cursor", "unknown_user", "store_unavailable"),
+        ),
+        Operation(
+            "GET",
+            "/v1/orders/{order_id}",
+            "An order's state and history.",
+            "lookups",
+            lookups.order,
+            path_parameters={"order_id": "The order."},
+            answers={200: shapes.OrderAnswer},
+            problems=("bad_parameter", "unknown_order", "store_unavailable"),
+        ),
+        Operation(
+            "GET",
+            "/v1/events/{event_id}",
+            "Where an event is: stored, waiting, retrying, dead; 404 when nothing shows it.",
+            "lookups",
+            lookups.event,
+            path_parameters={"event_id": "The event."},
+            answers={200: shapes.Where},
+            problems=("bad_parameter", "unknown_event", "store_unavailable"),
+        ),
+        Operation(
+            "GET",
+            "/v1/status",
+            "How the pipeline is.",
+            "operations",
+            status.status,
+            answers={200: shapes.Status},
+        ),
+    ]
+
+
+def dashboard(live: Live) -> list[Operation]:
+    return [
+        Operation(
+            "GET", "/", "The live page.", "pages", live_page, answers={200: str}, media_type="text/html"
+        ),
+        Operation(
+            "GET",
+            "/v1/live/snapshot",
+            "What WS /v1/live sends each second, once.",
+            "pages",
+            live.snapshot,
+            answers={200: dict},
+            problems=("store_unavailable",),
+        ),
+    ]
+
+
+def own(ready: Handler, metrics: Handler, openapi: Handler) -> list[Operation]:
+    async def live(_request: Request) -> Response:
+        return answer({"status": "live"})
+
+    return [
+        Operation(
+            "GET", "/health/live", "Whether the process runs.", "operations", live, answers={200: Healthy}
+        ),
+        Operation(
+            "GET",
+            "/health/ready",
+            "Whether it can do its work: the collector, once the broker has answered.",
+            "operations",
+            ready,
+            answers={200: Healthy},
+            problems=("log_unavailable", "stopping"),
+        ),
+        Operation(
+            "GET",
+            "/metrics",
+            "Metrics for Prometheus.",
+            "operations",
+            metrics,
+            answers={200: str},
+            media_type="text/plain",
+        ),
+        Operation("GET", "/openapi.json", "This document.", "pages", openapi, answers={200: dict}),
+        Operation(
+            "GET",
+            "/docs",
+            "The document as a page.",
+            "pages",
+            docs_page,
+            answers={200: str},
+            media_type="text/html",
+        ),
+    ]

@@ -1,0 +1,91 @@
+"""The gate: what every request passes, whatever its route.
+
+Gives each request an id (the client's own where it is sane) and echoes it, counts and times the answer, turns raised
+problems into documents, and any other exception into a plain 500 problem with one line in the log. Access lines
+are JSON on the `clicktide.access` logger; they hold route patterns, never ids of users.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clicktide.errors import ClicktideError
+from services.problems import ProblemError, problem
+from services.telemetry import Telemetry
+
+_ACCESS = logging.getLogger("clicktide.access")
+_LOG = logging.getLogger("clicktide.http")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, telemetry: Telemetry, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._app, self._telemetry, self._clock = app, telemetry, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = self._clock()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        status = 0
+
+        async def reply(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, reply)
+        except ProblemError as e:
+            await e.response()(scope, receive, reply)
+        except Exception as e:
+            if status:
+                raise
+            _LOG.exception(
+                "request %s failed", request_id.decode(), exc_info=not isinstance(e, ClicktideError)
+            )
+            await problem(
+                "internal", "see the service's log for this request id", request_id=request_id.decode()
+            )(scope, receive, reply)
+        finally:
+            self._note(scope, status, self._clock() - started, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+        route = scope.get("state", {}).get("route", "none")
+        # A method is the client's own text: only known ones may become labels.
+        method = (
+            scope["method"] if scope["method"] in {"GET", "HEAD", "POST", "DELETE", "OPTIONS"} else "other"
+        )
+        self._telemetry.requests.labels(method, route, str(status)).inc()
+        self._telemetry.seconds.labels(route).observe(seconds)
+        if _ACCESS.isEnabledFor(logging.INFO):
+            line = {
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+                "request_id": request_id.decode(),
+            }
+            _ACCESS.info(orjson.dumps(line).decode())
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return bytes(value)
+    return secrets.token_hex(8).encode()

@@ -1,0 +1,56 @@
+"""Running services: roles, settings, address; one process, one port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.types import ASGIApp
+
+from clicktide.errors import SettingError
+from clicktide.settings import Settings
+from services.application import ROLES, Services
+from services.server import serve
+
+_PORTS = {"query": "http.query_port", "dashboard": "http.dashboard_port"}
+
+
+def roles_of(name: str) -> tuple[str, ...]:
+    """`all`, or one role. Raises `SettingError`."""
+    if name == "all":
+        return ROLES
+    if name not in ROLES:
+        raise SettingError(f"unknown service {name!r}: expected all, {', '.join(ROLES)}")
+    return (name,)
+
+
+def run(
+    name: str,
+    settings: Settings,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    access_log: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serves `name` until SIGINT or SIGTERM. Raises `SettingError`, `CannotListen`."""
+    roles = roles_of(name)
+    host = host or settings.text("http.host")
+    port = settings.integer(_PORTS.get(name, "http.port")) if port is None else port
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("clicktide").setLevel(logging.INFO)
+    if not access_log:
+        logging.getLogger("clicktide.access").setLevel(logging.WARNING)
+
+    def make() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
+        services = Services(settings, roles)
+        return services.app, services.stop
+
+    shown = f"[{host}]" if ":" in host else host
+    serve(
+        make, host, port, settings.number("http.drain_s"), lambda: say(_line(roles, f"http://{shown}:{port}"))
+    )
+
+
+def _line(roles: Sequence[str], url: str) -> str:
+    return f"{' and '.join(roles) if len(roles) < 3 else 'all services'}: {url}"

@@ -1,0 +1,86 @@
+"""Operations: the one registry of HTTP routes, from which come both the router and the OpenAPI document.
+
+An operation says its query parameters as a msgspec type; `parameters` reads them and refuses what is unknown or bad
+with the parameter's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.problems import ProblemError
+
+P = TypeVar("P", bound=msgspec.Struct)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. `path` is the document's form (`{id}`); `problems` are codes of `problems.CODES`."""
+
+    method: str
+    path: str
+    summary: str
+    tag: str
+    handler: Handler
+    query: type[msgspec.Struct] | None = None
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    body: Any = None
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def route(self) -> str:
+        """The router's form: identifiers may hold slashes, as `%2F`."""
+        out = self.path
+        for name in self.path_parameters:
+            out = out.replace("{" + name + "}", "{" + name + ":path}")
+        return out
+
+
+def parameters(request: Request, kind: type[P]) -> P:
+    """The query parameters as `kind`; a comma-separated or repeated parameter is a list. Raises a `bad_parameter` problem."""
+    lists = {f.encode_name for f in msgspec.structs.fields(kind) if "list" in str(f.type)}
+    given: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in lists:
+            given.setdefault(name, []).extend(v for v in value.split(",") if v)
+        elif name in given:
+            raise ProblemError("bad_parameter", f"{name}: expected once", parameter=name)
+        elif value != "":
+            given[name] = value
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as e:
+        raise ProblemError("bad_parameter", _line(str(e))) from e
+
+
+def identifier(request: Request, name: str) -> str:
+    """A path parameter of 1 to 64 characters. Raises a `bad_parameter` problem."""
+    value = str(request.path_params[name])
+    if not 1 <= len(value) <= 64 or not value.isprintable():
+        raise ProblemError("bad_parameter", f"{name}: expected 1 to 64 printable characters", parameter=name)
+    return value
+
+
+def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer that no cache keeps."""
+    out = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(orjson.dumps(body), status, headers=out, media_type="application/json")
+
+
+def _line(message: str) -> str:
+    what, _, path = message.partition(" - at `$")
+    name = path.strip("`.").split("[")[0]
+    if "unknown field" in what:
+        return what.replace("Object contains unknown field", "unknown parameter")
+    return f"{name}: {what[0].lower()}{what[1:]}" if name else what

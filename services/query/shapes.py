@@ -1,0 +1,119 @@
+"""Shapes of the query service's answers, as the OpenAPI document shows them. Times are ms since the epoch (UTC), amounts
+minor units."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+AsOf = Annotated[int, Meta(description="When the answer was read from the stores (ms).")]
+Degraded = Annotated[
+    list[str],
+    Meta(description="Stores and breakers that are away now, as in `redis`, `mysql.1`, `log`; [] in health."),
+]
+
+
+class Metrics(msgspec.Struct):
+    """`from` and `to` are null where the totals are of all that is kept."""
+
+    as_of: AsOf
+    degraded: Degraded
+    from_: Annotated[int | None, Meta(description="Start of what the totals cover (ms), inclusive.")] = (
+        msgspec.field(name="from")
+    )
+    to: Annotated[int | None, Meta(description="End of what the totals cover (ms), exclusive.")]
+    totals: dict[str, int]
+    series: Annotated[
+        list[dict[str, int]], Meta(description="`at` is the start (ms) of the time that the point covers.")
+    ]
+    step_ms: Annotated[int, Meta(description="What a point covers (ms); with `slide`, the window.")]
+    approximate: Annotated[list[str], Meta(description="Totals that are estimates (within about 1 %).")] = []
+    omitted: Annotated[int | None, Meta(description="Names left out of the totals by `limit`.")] = None
+
+
+class Timeline(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    events: Annotated[list[dict[str, Any]], Meta(description="Newest first; the event's fields.")]
+    next: Annotated[str | None, Meta(description="`cursor` of the following page; null at the end.")]
+
+
+class Step(msgspec.Struct):
+    at: int
+    event_id: str
+    amount: int | None
+
+
+class OrderAnswer(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    order_id: str
+    user_id: str | None
+    state: Literal["ordered", "paid", "refunded"]
+    history: Annotated[dict[str, Step], Meta(description="Each step that is known, by its name.")]
+
+
+class Retrying(msgspec.Struct):
+    tier: str
+    stage: str
+    attempt: int
+    due: Annotated[int, Meta(description="Not tried again before (ms).")]
+    code: str
+    error: str
+
+
+class Dead(msgspec.Struct):
+    stage: str
+    code: str
+    error: str
+    attempt: int
+
+
+class Where(msgspec.Struct):
+    """Where an event is. `waiting`: on the log, not yet processed."""
+
+    as_of: AsOf
+    degraded: Degraded
+    event_id: str
+    state: Literal["stored", "waiting", "retrying", "dead"]
+    event: dict[str, Any] | None = None
+    retrying: Retrying | None = None
+    dead: Dead | None = None
+
+
+class PartitionLag(msgspec.Struct):
+    partition: int
+    position: Annotated[int, Meta(description="Next offset to be processed.")]
+    end: Annotated[int, Meta(description="Next offset to be written.")]
+    records: int
+    seconds: Annotated[float, Meta(description="Age of the oldest record that waits.")]
+
+
+class Lag(msgspec.Struct):
+    records: int
+    seconds: float
+    partitions: list[PartitionLag]
+
+
+class Waiting(msgspec.Struct):
+    records: int
+    oldest_due: Annotated[int | None, Meta(description="When the first of them is due (ms).")]
+
+
+class Status(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    state: Literal["up", "degraded"]
+    lag: Annotated[Lag | None, Meta(description="null while the broker is away.")]
+    retry: Annotated[dict[str, Waiting] | None, Meta(description="By tier.")]
+    dead: Annotated[int | None, Meta(description="Dead letters that are kept.")]
+    late: Annotated[int | None, Meta(description="Events stored but too old to count.")]
+    rate: Annotated[
+        float | None, Meta(description="Events a second over the last ten seconds, by event time.")
+    ]
+    breakers: Annotated[
+        dict[str, str], Meta(description="Breakers that are not closed, by component and store.")
+    ]
+    stores: dict[str, Literal["up", "away", "unknown"]]

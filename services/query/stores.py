@@ -1,0 +1,198 @@
+"""The stores as the query service reaches them: a deadline and a breaker each, and errors that name the store.
+
+Promises: no call takes longer than `http.store_timeout_s` (and a little); once a store has failed, calls fail at once
+until one that probes it succeeds. Everything raised is `StoreUnavailable`, `StoreRefused` or `LogError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from clicktide.breaker import OPEN, Breaker
+from clicktide.errors import LogUnavailable, SettingError, StoreError, StoreUnavailable
+from clicktide.log.port import Log
+from clicktide.read.plan import Read, run_async
+from clicktide.redisstore.client import errors_named
+from clicktide.settings import Settings
+from services.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from clicktide.sql import SqlStore
+
+T = TypeVar("T")
+_THREADS = 8
+_CONNECTIONS = 16
+
+
+class Stores:
+    """One a process, used from one event loop. `clock` is monotonic seconds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeout = settings.number("http.store_timeout_s")
+        # A driver must give up no later than its caller, or its thread would be lost for longer.
+        self._settings = Settings({**settings, "sql.timeout_s": self._timeout})
+        self._log, self._telemetry, self._clock = log, telemetry, clock
+        self._failures = 1
+        self._probe_s = min(1.0, settings.number("breaker.probe_s"))
+        self._redis = connect(settings, self._timeout)
+        self._sql: SqlStore | None = None
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stores")
+        # Log handles belong to one thread at a time; a long search must not hold up the lag.
+        self._lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in ("lag", "search")}
+        self._breakers: dict[str, Breaker] = {}
+
+    @property
+    def away(self) -> list[str]:
+        """Stores whose breaker is open now, by name."""
+        return sorted(name for name, b in self._breakers.items() if b.state == OPEN)
+
+    async def redis(self, read: Read[T]) -> T:
+        """One pipeline."""
+
+        async def ask() -> T:
+            with errors_named():
+                return await run_async(self._redis, read)
+
+        return await self._guarded("redis", ask)
+
+    async def sql(self, name: str, ask: Callable[[SqlStore], T]) -> T:
+        """`ask` runs in a thread. `name` is the store that it needs: `mysql.<dsn>`."""
+        return await self._guarded(name, lambda: self._in_thread(ask))
+
+    async def sql_everywhere(self, ask: Callable[[SqlStore], T]) -> T:
+        """`ask` looks in all DSNs, one after the other; it is asked even while one of them is away, and the one that
+        fails it is noted as away."""
+        limit = self._timeout * (len(self.sql_store().dsns) + 1)
+        try:
+            async with asyncio.timeout(limit):
+                return await self._in_thread(ask)
+        except TimeoutError:
+            raise StoreUnavailable("mysql", f"no answer after {limit:g} s") from None
+        except StoreUnavailable as e:
+            self._failed(e.store, self._breaker(e.store))
+            raise
+
+    async def ping(self, index: int) -> None:
+        """Whether the DSN answers; raises `StoreUnavailable` when not."""
+        await self.sql(f"mysql.{index}", partial(_ping, i=index))
+
+    async def revive(self) -> None:
+        """Asks the SQL servers that are away whether they are back (Redis and the log are asked by others)."""
+        for name in self.away:
+            if name.startswith("mysql."):
+                with suppress(StoreError):
+                    await self.ping(int(name.removeprefix("mysql.")))
+
+    def _in_thread(self, ask: Callable[[SqlStore], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, lambda: ask(self.sql_store()))
+
+    def sql_store(self) -> SqlStore:
+        """Made on first use; does not connect."""
+        if self._sql is None:
+            from clicktide.sql import SqlStore
+
+            self._sql = SqlStore(self._settings)
+        return self._sql
+
+    def dsn_of(self, shard: int) -> str:
+        """The name of the store that holds the shard's rows."""
+        return f"mysql.{self.sql_store().dsn_of(shard)}"
+
+    async def log(self, ask: Callable[[Log], T], lane: str = "lag", seconds: float | None = None) -> T:
+        """`ask` runs in the lane's one thread (`lag` or `search`) and must end by itself; its caller leaves after
+        `seconds`."""
+        loop = asyncio.get_running_loop()
+        return await self._guarded(
+            "log", lambda: loop.run_in_executor(self._lanes[lane], ask, self._log), seconds
+        )
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._lanes.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _guarded(self, name: str, ask: Callable[[], Awaitable[T]], seconds: float | None = None) -> T:
+        breaker = self._breaker(name)
+        if not breaker.allows():
+            raise _away(name, "it failed just now")
+        limit = self._timeout if seconds is None else seconds
+        try:
+            async with asyncio.timeout(limit):
+                found = await ask()
+        except TimeoutError:
+            self._failed(name, breaker)
+            raise _away(name, f"no answer after {limit:g} s") from None
+        except (StoreError, LogUnavailable) as e:
+            if e.retriable:
+                self._failed(name, breaker)
+            else:
+                breaker.succeeded()
+            raise
+        except asyncio.CancelledError:
+            # The caller left; that says nothing of the store, but a probe must not stay under way for ever.
+            if breaker.state != "closed":
+                breaker.failed()
+            raise
+        breaker.succeeded()
+        return found
+
+    def _breaker(self, name: str) -> Breaker:
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            breaker = self._breakers[name] = Breaker(self._clock, self._failures, self._probe_s)
+        return breaker
+
+    def _failed(self, name: str, breaker: Breaker) -> None:
+        breaker.failed()
+        self._telemetry.store_failures.labels(name).inc()
+
+
+def _ping(sql: SqlStore, i: int) -> None:
+    sql.ping(i)
+
+
+def connect(settings: Settings, timeout: float) -> Any:
+    """An asyncio client for `redis.url`; connects on use. Answers are bytes."""
+    url = settings.text("redis.url")
+    # One more try at once mends a connection that a restarted server has closed.
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    try:
+        if url.startswith("redis+cluster"):
+            return redis.RedisCluster.from_url(
+                url.replace("redis+cluster", "redis", 1),
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+            )
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=retry,
+        )
+        return redis.Redis.from_pool(pool)
+    except ValueError as e:
+        raise SettingError(f"setting redis.url: {e}") from e
+
+
+def _away(name: str, detail: str) -> StoreUnavailable | LogUnavailable:
+    return LogUnavailable(detail) if name == "log" else StoreUnavailable(name, detail)

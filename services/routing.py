@@ -1,0 +1,108 @@
+"""Routing: the registry of operations as an ASGI application.
+
+Promises: every path that is not in the registry is a 404 problem, every method a path does not take a 405 problem with
+`Allow`, and the route's pattern (never the path itself) is what metrics and access lines see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.operations import Operation
+from services.problems import ProblemError, problem
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+_CORS_HEADERS = "content-type, content-encoding, authorization, x-request-id, x-write-key"
+
+
+class Methods:
+    """All operations of one path. `cors`: whether pages of other origins may call it."""
+
+    def __init__(self, path: str, operations: Sequence[Operation], *, cors: bool) -> None:
+        self._path, self._cors = path, cors
+        self._by_method = {o.method: o for o in operations}
+        if "GET" in self._by_method:
+            self._by_method.setdefault("HEAD", self._by_method["GET"])
+        self._allow = ", ".join(sorted({*self._by_method, "OPTIONS"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["route"] = self._path
+        request = Request(scope, receive, send)
+        if self._cors:
+            send = _with_origin(request, send)
+        operation = self._by_method.get(scope["method"])
+        response: Response
+        if operation is not None:
+            response = await self._handled(operation, request)
+        elif scope["method"] == "OPTIONS":
+            response = self._preflight(request)
+        else:
+            detail = f"{self._path} takes {self._allow}"
+            response = problem("method_not_allowed", detail, headers={"Allow": self._allow})
+        await response(scope, receive, send)
+
+    async def _handled(self, operation: Operation, request: Request) -> Response:
+        try:
+            return await operation.handler(request)
+        except ProblemError as e:
+            return e.response()
+
+    def _preflight(self, request: Request) -> Response:
+        headers = {"Allow": self._allow}
+        if self._cors and "access-control-request-method" in request.headers:
+            headers["Access-Control-Allow-Methods"] = self._allow
+            headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
+            headers["Access-Control-Max-Age"] = "86400"
+        return Response(status_code=204, headers=headers)
+
+
+def application(
+    operations: Sequence[Operation],
+    extra: Sequence[BaseRoute],
+    lifespan: Callable[[Any], AsyncIterator[None]] | Lifespan | None,
+    cors: frozenset[str],
+) -> ASGIApp:
+    """The router of the operations and of `extra` routes. `cors`: paths that pages of other origins may call."""
+    by_path: dict[str, list[Operation]] = {}
+    for o in operations:
+        by_path.setdefault(o.path, []).append(o)
+    routes: list[BaseRoute] = [
+        Route(found[0].route, endpoint=Methods(path, found, cors=path in cors))
+        for path, found in by_path.items()
+    ]
+    return Router(routes=[*routes, *extra], default=_nothing_here, redirect_slashes=False, lifespan=lifespan)  # type: ignore[arg-type]
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    await problem("not_found", "see /docs for what there is")(scope, receive, send)
+
+
+def _with_origin(request: Request, send: Send) -> Send:
+    # `sendBeacon` always sends credentials, and with them the wildcard is not taken: the origin itself must be named. The
+    # collector reads no cookie, so this lends nobody a right.
+    origin = request.headers.get("origin")
+    if origin is None:
+        return send
+
+    async def out(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [
+                *message["headers"],
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-allow-credentials", b"true"),
+                (b"access-control-expose-headers", b"retry-after, x-request-id"),
+                (b"vary", b"origin"),
+            ]
+        await send(message)
+
+    return out

@@ -1,0 +1,111 @@
+"""The server: serves an ASGI application until it is told to stop, in this one process.
+
+Promises: binds before anything is started, and says in one line when it cannot; on SIGINT or SIGTERM open requests
+are answered, the application's lifespan ends, and the process is gone within `drain` seconds and a little; there is no child
+that could outlive a kill -9. docs/decisions/0004-http.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from granian.server.embed import Server
+from starlette.types import ASGIApp
+
+from clicktide.errors import ClicktideError
+
+_LOG = logging.getLogger("clicktide.server")
+
+
+class CannotListen(ClicktideError):
+    """The address cannot be had."""
+
+    code = "cannot_listen"
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises `CannotListen` when `host:port` cannot be bound now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except (OSError, OverflowError) as e:
+            what = "it is in use" if getattr(e, "errno", 0) == errno.EADDRINUSE else str(e)
+            raise CannotListen(f"cannot listen on {host}:{port}: {what}") from e
+
+
+def serve(
+    make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
+    host: str,
+    port: int,
+    drain: float,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serves what `make` answers (the application, and how to stop what it runs), until SIGINT or SIGTERM."""
+    check_address(host, port)
+    uvloop.run(_serve(make, host, port, drain, on_ready))
+
+
+async def _serve(
+    make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
+    host: str,
+    port: int,
+    drain: float,
+    on_ready: Callable[[], None] | None,
+) -> None:
+    app, stop = make()
+    server = Server(
+        app,
+        address=host,
+        port=port,
+        interface="asgi",  # type: ignore[arg-type]
+        log_enabled=False,
+        backlog=2048,
+        backpressure=1024,
+    )
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    serving = loop.create_task(server.serve())
+    ready = loop.create_task(_when_listening(host, port, on_ready))
+    waiting = loop.create_task(told.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    if not waiting.done():
+        waiting.cancel()
+        await serving
+        raise CannotListen(f"the server on {host}:{port} ended by itself")
+    # First what the application runs (open requests get their answers by it), then the sockets.
+    await stop()
+    server.stop()  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(max(1.0, drain)):
+            await serving
+    except TimeoutError:
+        _LOG.warning("some connections did not end in %g s", drain)
+        # Whatever still hangs holds no event that was answered as accepted.
+        logging.shutdown()
+        os._exit(0)
+
+
+async def _when_listening(host: str, port: int, on_ready: Callable[[], None] | None) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+        except OSError:
+            await asyncio.sleep(0.02)
+            continue
+        if on_ready is not None:
+            on_ready()
+        return
