@@ -28,7 +28,7 @@ from deploy.embedded.status import StatusLine
 from deploy.embedded.supervisor import Supervisor, running_services
 
 TICK_S = 0.2
-STUCK_S = 60.0  # a drain that moves nothing for so long is given up
+STUCK_S = 120.0  # a drain that moves nothing for so long is given up; the 1m tier may wait for 60
 LOW_DISK_MB = 100
 KEPT_TRUTHS = 5
 FOREVER_S = 90 * 86400

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.context import DataDirOption, EnvOption, settings_for
 from clicktide import keys, topics
-from clicktide.errors import StoreUnavailable
+from clicktide.errors import SettingError, StoreUnavailable
 from clicktide.settings import Settings
 from deploy.embedded.progress import READ_BY_TOPOLOGIES, Position, positions
 
@@ -22,7 +23,11 @@ def main(
 ) -> int:
     """How far the topologies are behind: end, committed and done offset, and lag of each partition."""
     settings = settings_for(env, data_dir)
+    if env == "embedded" and not Path(settings.text("log.path")).exists():
+        raise SettingError(f"there is no log at {settings.text('log.path')}; ./tide demo makes one")
     found = read(settings)
+    if not found:
+        raise SettingError(f"the log has no topics named {settings.text('topics.prefix')}*")
     if as_json:
         print_json(found)
     else:
@@ -74,7 +79,7 @@ def print_table(found: list[Position]) -> None:
     from rich.table import Column, Table
 
     table = Table(
-        "topic",
+        Column("topic", no_wrap=True),
         "partition",
         *(Column(n, justify="right") for n in ("earliest", "end", "committed", "done", "lag")),
     )
@@ -95,7 +100,8 @@ def print_table(found: list[Position]) -> None:
         total = "" if read_by_nobody else f"{sum(p.lag for p in of_topic):,}"
         records = sum(p.end - p.earliest for p in of_topic)
         table.add_row(topic, "all", "", f"{records:,} kept", "", "", total, style="bold", end_section=True)
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 120)
 
 
 def _offset(value: int | None) -> str:
