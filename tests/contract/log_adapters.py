@@ -14,7 +14,16 @@ import pytest
 
 from clicktide.log import open_log
 from clicktide.log.faults import FaultyLog
-from clicktide.log.port import Batch, Log, LogAdmin, LogConsumer, LogProducer, Outgoing, Record, TopicPartition
+from clicktide.log.port import (
+    Batch,
+    Log,
+    LogAdmin,
+    LogConsumer,
+    LogProducer,
+    Outgoing,
+    Record,
+    TopicPartition,
+)
 from clicktide.settings import Settings
 
 BOOTSTRAP = os.environ.get("TIDE_KAFKA_BOOTSTRAP", "127.0.0.1:19092")

@@ -54,7 +54,9 @@ def test_batches_have_headers_only_where_a_record_has_some(case: Case) -> None:
     consumer.assign({at(topic): 0})
     (batch,) = _first(consumer)
     assert batch.headers is None
-    case.producer.send([Outgoing(topic, None, b"x", (("h", b"1"),), 0), Outgoing(topic, None, b"y", (), 0)], WAIT_S)
+    case.producer.send(
+        [Outgoing(topic, None, b"x", (("h", b"1"),), 0), Outgoing(topic, None, b"y", (), 0)], WAIT_S
+    )
     assert [r.headers for r in read(consumer, 2)] == [(("h", b"1"),), ()]
 
 
@@ -123,7 +125,9 @@ def test_an_unknown_partition_is_refused(case: Case) -> None:
 def test_a_record_too_large_is_refused_and_nothing_is_written(case: Case) -> None:
     topic = case.topic()
     with pytest.raises(RecordTooLarge, match=str(MAX_RECORD_BYTES)):
-        case.producer.send([Outgoing(topic, b"k", b"v"), Outgoing(topic, b"k", bytes(MAX_RECORD_BYTES))], WAIT_S)
+        case.producer.send(
+            [Outgoing(topic, b"k", b"v"), Outgoing(topic, b"k", bytes(MAX_RECORD_BYTES))], WAIT_S
+        )
     assert case.admin.bounds([at(topic)]) == {at(topic): (0, 0)}
 
 

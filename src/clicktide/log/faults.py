@@ -27,8 +27,24 @@ from clicktide.log.port import (
 T = TypeVar("T")
 
 CALLS = frozenset(
-    "send assign seek pause resume poll fetch committed commit bounds offsets_at topics"
-    " create_topics add_partitions delete_topics delete_records".split()
+    [
+        "send",
+        "assign",
+        "seek",
+        "pause",
+        "resume",
+        "poll",
+        "fetch",
+        "committed",
+        "commit",
+        "bounds",
+        "offsets_at",
+        "topics",
+        "create_topics",
+        "add_partitions",
+        "delete_topics",
+        "delete_records",
+    ]
 )
 
 
