@@ -1,0 +1,96 @@
+"""`./tide bench`: drain and latency of the embedded system or of the real stack, as text to commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.context import EnvOption
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+def _say(line: str) -> None:
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}"
+
+
+def _table(figures: dict[str, float], unit: str) -> str:
+    parts = [
+        f"{role} {value:.1f}"
+        for role, value in sorted(figures.items(), key=lambda kv: -kv[1])
+        if value >= 0.05
+    ]
+    return f"{', '.join(parts)}; in all {sum(figures.values()):.1f} {unit}"
+
+
+@app.command()
+def drain(
+    env: EnvOption = "embedded",
+    events: Annotated[int, typer.Option(min=1000, help="Events of the backlog, each run.")] = 200_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs, one after the other on the same system.")] = 3,
+) -> None:
+    """How fast a backlog goes into both stores, and the CPU seconds it takes."""
+    from bench.bench_drain import drain as measure
+    from bench.system import system
+
+    print(f"drain, {env}, {runs} runs of {events} events on {_machine()}, everything on them")
+    rates = []
+    with system(env) as under:
+        for n in range(runs):
+            found = measure(under, events, 100 + n, _say)
+            rates.append(found.rate)
+            print(f"run {n + 1}: {found.rate:,.0f} events/s ({found.events} in {found.seconds:.1f} s)")
+            print(f"  CPU s per million: {_table(found.per_million(), 's')}")
+            print(f"  memory (PSS): {_table(found.memory_mb, 'MiB')}")
+    print(f"median {statistics.median(rates):,.0f} events/s")
+
+
+@app.command()
+def latency(
+    env: EnvOption = "embedded",
+    rate: Annotated[int, typer.Option(min=1, help="Events a second beside the probes.")] = 1000,
+    seconds: Annotated[int, typer.Option(min=1)] = 30,
+    probes: Annotated[int, typer.Option(min=1, help="Probes a second.")] = 50,
+    to: Annotated[str, typer.Option(help="http (through the collector) or log.")] = "http",
+) -> None:
+    """From the intended time of sending until an event can be queried."""
+    from bench.bench_latency import latency as measure
+    from bench.system import system
+
+    if to not in ("http", "log"):
+        raise typer.BadParameter("expected http or log", param_hint="--to")
+    print(
+        f"latency, {env}, {rate} events/s + {probes} probes/s for {seconds} s by {to}, on {_machine()}, everything on them"
+    )
+    with system(env) as under:
+        found = measure(under, env, rate, seconds, probes, to)
+    print(
+        "intended time to visible: "
+        + ", ".join(
+            f"{name} {found.percentile(q):.0f} ms"
+            for name, q in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
+        )
+        + f", max {found.ms[-1] if found.ms else float('inf'):.0f} ms; {found.sent} probes, {found.never} never visible,"
+        f" {found.late_sends} sent late"
+    )
+    busy = {role: s / found.seconds * 100 for role, s in found.cpu_s.items()}
+    print(f"  CPU: {_table(busy, '% of a core')}")
+    print(f"  load: {found.load}")
