@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
+from sqlalchemy.pool import PoolProxiedConnection
 
-from clicktide.errors import StoreRefused, StoreUnavailable
+from clicktide.errors import StoreUnavailable
 from clicktide.sql.engine import open_engine, parse_dsn
 from clicktide.sql.failures import StoreGone, translate
 from clicktide.sql.mysql import MysqlStatements
@@ -33,6 +35,8 @@ class Dsn:
         self.statements: Statements = (
             SqliteStatements() if parsed.get_backend_name() == "sqlite" else MysqlStatements()
         )
+        if isinstance(self.statements, MysqlStatements):
+            event.listen(self.engine, "connect", self.statements.connected)
         self._timeout_s = timeout_s
         self._clock = clock
 
@@ -89,18 +93,22 @@ class Dsn:
             cursor.close()
         except BaseException as e:
             error = translate(self.store, e) or e
-            try:
-                if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
-                    connection.invalidate()
-                else:
-                    connection.rollback()
-                    connection.close()
-            except Exception as trouble:
+            if isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
+                error = self._undo(connection) or error
+            else:
                 connection.invalidate()
-                if isinstance(error, StoreRefused):
-                    raise StoreUnavailable(self.store, "connection lost in a rollback") from trouble
             if error is e:
                 raise
             raise error from e
         connection.close()
         return result
+
+    def _undo(self, connection: PoolProxiedConnection) -> StoreUnavailable | None:
+        """Roll back, after the fault of a value; the server may go away even then."""
+        try:
+            connection.rollback()
+            connection.close()
+        except Exception as e:
+            connection.invalidate()
+            return StoreUnavailable(self.store, f"lost in a rollback: {e}")
+        return None

@@ -1,0 +1,108 @@
+"""Migrations: idempotent, safe when many do them at once, and the tables are those that the statements name."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+from sql_dialects import DIALECTS, fresh_dsns, open_store, own_server, row
+
+from clicktide.errors import ClicktideError, SettingError, StoreUnavailable
+from clicktide.row import GENDERS, TYPES
+from clicktide.sql import migrate, schema, sqlite_dsn
+from clicktide.sql.engine import open_engine, parse_dsn
+
+
+@pytest.fixture(params=DIALECTS)
+def dsn(request, tmp_path):
+    return fresh_dsns(request.param, tmp_path, 1)[0]
+
+
+def test_the_tables_are_those_of_the_schema(dsn):
+    inspector = sa.inspect(open_engine(parse_dsn(dsn), 5.0))
+    assert set(inspector.get_table_names()) == {*schema.metadata.tables, "alembic_version"}
+    for table in schema.metadata.tables.values():
+        assert {c["name"] for c in inspector.get_columns(table.name)} == set(table.columns.keys())
+    assert inspector.get_pk_constraint("events")["constrained_columns"] == ["shard", "event_id"]
+    assert inspector.get_pk_constraint("orders")["constrained_columns"] == ["shard", "order_id"]
+    assert [i["column_names"] for i in inspector.get_indexes("events")] == [
+        ["shard", "user_id", "occurred_at"]
+    ]
+
+
+def test_every_type_and_gender_can_be_stored(dsn):
+    store = open_store([dsn])
+    rows = [row(f"{t}{g}", type=t, gender=g, order_id="o", amount=1) for t in TYPES for g in GENDERS]
+    assert store.write(0, rows).new == len(rows)
+    assert all(store.event(r[0]) == r for r in rows)
+
+
+def test_again_keeps_what_is_there(dsn):
+    store = open_store([dsn])
+    store.write(0, [row("e")])
+    migrate(dsn)
+    assert store.event("e") == row("e")
+
+
+def test_a_newer_version_is_left_alone(dsn):
+    with open_engine(parse_dsn(dsn), 5.0).begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num='9999'")
+    with pytest.raises(StoreUnavailable, match="9999"):
+        migrate(dsn)
+
+
+def at_once(dsn, n=4):
+    errors: list[BaseException] = []
+
+    def run():
+        try:
+            migrate(dsn)
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=run) for _ in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return errors
+
+
+def test_several_at_once_on_sqlite(tmp_path):
+    dsn = sqlite_dsn(f"{tmp_path}/new.sqlite")
+    assert at_once(dsn) == []
+    assert open_store([dsn]).write(0, [row("e")]).new == 1
+
+
+@pytest.mark.service
+def test_several_at_once_on_mariadb():
+    dsn = own_server().dsn("several_at_once")
+    assert at_once(dsn) == []
+    assert open_store([dsn]).write(0, [row("e")]).new == 1
+
+
+@pytest.mark.service
+def test_what_cannot_be_reached_is_named_without_its_password(tmp_path):
+    port = own_server().port
+    with pytest.raises(StoreUnavailable) as caught:
+        migrate(f"mysql+pymysql://nobody:secret@127.0.0.1:{port}/x")
+    assert "nobody" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        migrate(f"mysql+pymysql://root@127.0.0.1:{port}/no_such_database")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        migrate(sqlite_dsn(f"{tmp_path}/none/x.sqlite"))
+    with pytest.raises(ClicktideError, match="from a checkout"):
+        migrate(sqlite_dsn(f"{tmp_path}/x.sqlite"), folder=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "bad", ["sqlite://", "sqlite:///:memory:", "postgresql://h/d", "mysql://h", "nonsense", "x://"]
+)
+def test_a_bad_dsn_is_refused(bad):
+    with pytest.raises(SettingError, match=r"sql\.dsns"):
+        migrate(bad)
