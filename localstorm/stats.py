@@ -118,7 +118,7 @@ class Sampler:
             round(now - self._started, 3),
             trees,
             list(components.values()),
-            [task_stats(task) for task in tasks],
+            [task_stats(task) for task in sorted(tasks, key=lambda task: task.id)],
         )
 
 

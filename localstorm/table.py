@@ -1,5 +1,6 @@
 """A live table of a run on a terminal."""
 
+from rich import box
 from rich.console import Console as Terminal
 from rich.live import Live
 from rich.table import Table
@@ -15,6 +16,8 @@ def render(snapshot: Snapshot) -> Table:
     table = Table(
         title=f"{snapshot.topology}: {snapshot.state}, {snapshot.uptime:.0f} s, {snapshot.trees} tuples pending",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("component")
     for heading in (
@@ -23,7 +26,7 @@ def render(snapshot: Snapshot) -> Table:
         "emitted",
         "acked",
         "failed",
-        "latency ms",
+        "latency\nms",
         "capacity",
         "waiting",
         "restarts",
@@ -50,7 +53,10 @@ class TableConsole:
     """The table at the bottom of the terminal, messages above it."""
 
     def __init__(self) -> None:
-        self._live = Live(console=Terminal(), auto_refresh=False)
+        terminal = Terminal()
+        if not terminal.is_terminal:
+            terminal = Terminal(width=100)
+        self._live = Live(console=terminal, auto_refresh=False)
         self._live.start()
         self._last: Snapshot | None = None
 

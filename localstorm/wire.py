@@ -139,26 +139,24 @@ def cut_emit(message: bytes) -> Emit | None:
             break
     else:
         return None
-    window = len(message) - _ENVELOPE_WINDOW
     for key in _FIRST_KEYS:
-        at = message.rfind(key, window)
-        if at < 0:
-            continue
-        try:
-            envelope = _envelopes.decode(b"{" + message[at:])
-        except msgspec.DecodeError:
-            continue
-        values = message[len(style) : at].rstrip(b", ")
-        if not (values.startswith(b"[") and values.endswith(b"]")):
-            return None
-        return Emit(
-            msgspec.Raw(values),
-            envelope.id,
-            envelope.stream,
-            envelope.task,
-            envelope.anchors,
-            envelope.need_task_ids,
-        )
+        at = len(message)
+        while (at := message.rfind(key, max(0, len(message) - _ENVELOPE_WINDOW), at)) >= 0:
+            try:
+                envelope = _envelopes.decode(b"{" + message[at:])
+            except msgspec.DecodeError:
+                continue
+            values = message[len(style) : at].rstrip(b", ")
+            if not (values.startswith(b"[") and values.endswith(b"]")):
+                return None
+            return Emit(
+                msgspec.Raw(values),
+                envelope.id,
+                envelope.stream,
+                envelope.task,
+                envelope.anchors,
+                envelope.need_task_ids,
+            )
     return None
 
 
