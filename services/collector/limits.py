@@ -1,8 +1,12 @@
-"""Limits: a token bucket, so many events a second on average with a burst of one second's worth."""
+"""Limits: a token bucket (so many events a second on average, with a burst), and a room (so many bytes at a time)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from services.problems import ProblemError
 
 
 class TokenBucket:
@@ -25,3 +29,28 @@ class TokenBucket:
             self._level -= events
             return 0.0
         return (needed - self._level) / self._rate
+
+
+class Room:
+    """Bytes that uploads may hold at the same time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self.used = limit, 0
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Gives a function that takes bytes until the block ends. Past the limit it raises an `overloaded` problem; a
+        single upload always fits."""
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self.used > mine and self.used + size > self._limit:
+                raise ProblemError("overloaded", "too many uploads at the same time", retry_after=1)
+            mine += size
+            self.used += size
+
+        try:
+            yield take
+        finally:
+            self.used -= mine

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,12 +22,17 @@ from clicktide.parse import Checked, Parser, Rejection
 from clicktide.settings import Settings
 from services.collector.batcher import Batcher, Overloaded, Stopping
 from services.collector.body import Limits, pieces, read
-from services.collector.limits import TokenBucket
+from services.collector.limits import Room, TokenBucket
 from services.operations import answer
 from services.problems import ProblemError
 from services.telemetry import Telemetry
 
-REQUEST_ID = "tide-request-id"
+
+class _Named(msgspec.Struct):
+    event_id: Any = None
+
+
+_named = msgspec.json.Decoder(_Named).decode
 
 
 class Upload:
@@ -51,9 +57,19 @@ class Upload:
         )
         rate = settings.number("http.max_rate")
         self._bucket = TokenBucket(rate, max(rate, 1.0))
+        self._room = Room(settings.integer("http.max_uploading_mb") * 1024 * 1024)
 
     async def handler(self, request: Request) -> Response:
-        body = await read(request, self._limits)
+        length = request.headers.get("content-length", "")
+        with self._room.held() as take:
+            # Without a length the body may be as long as the limit.
+            take(min(int(length), self._limits.body) if length.isdigit() else self._limits.body)
+            body = await read(request, self._limits)
+            if request.headers.get("content-encoding"):
+                take(len(body))
+            return await self._handle(request, body)
+
+    async def _handle(self, request: Request, body: bytes) -> Response:
         found = pieces(body, request.headers.get("content-type", ""), self._limits)
         self._admit(len(found))
         received_at = self._now_ms()
@@ -61,7 +77,7 @@ class Upload:
         good = [c for c in checked if isinstance(c, Checked)]
         if good:
             await self._write(good)
-        return self._answer(checked, len(good))
+        return self._answer(found, checked, len(good))
 
     def _admit(self, events: int) -> None:
         wait = self._bucket.take(events, self._clock())
@@ -93,13 +109,13 @@ class Upload:
         self._telemetry.turned_away.labels(code).inc(events)
         return ProblemError(code, detail, retry_after=1 if code == "overloaded" else 2)
 
-    def _answer(self, checked: list[Checked | Rejection], good: int) -> Response:
+    def _answer(self, found: list[bytes], checked: list[Checked | Rejection], good: int) -> Response:
         for result in checked:
             if isinstance(result, Rejection):
                 self._telemetry.rejected.labels(result.code).inc()
         if good == len(checked):
             return answer({"accepted": good}, 202)
-        results = [_result(i, c) for i, c in enumerate(checked)]
+        results = [_result(i, c, piece) for i, (c, piece) in enumerate(zip(checked, found, strict=True))]
         if good == 0:
             first = checked[0]
             detail = first.detail if isinstance(first, Rejection) else ""
@@ -107,7 +123,7 @@ class Upload:
         return answer({"accepted": good, "rejected": len(checked) - good, "results": results}, 207)
 
 
-def _result(index: int, checked: Checked | Rejection) -> dict[str, Any]:
+def _result(index: int, checked: Checked | Rejection, piece: bytes) -> dict[str, Any]:
     if isinstance(checked, Checked):
         return {
             "index": index,
@@ -118,8 +134,17 @@ def _result(index: int, checked: Checked | Rejection) -> dict[str, Any]:
         }
     return {
         "index": index,
-        "event_id": None,
+        "event_id": _id_of(piece),
         "status": "rejected",
         "code": checked.code,
         "detail": checked.detail,
     }
+
+
+def _id_of(piece: bytes) -> str | None:
+    """The id that a refused event gives itself, where it can be read, so that its sender finds it."""
+    try:
+        found = _named(piece).event_id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and len(found) <= 64 else None
