@@ -92,6 +92,7 @@ class Progress:
     def __init__(self) -> None:
         self.tty = sys.stderr.isatty()
         self.last = 0.0
+        self.shown = ""
         self.guard = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -104,9 +105,9 @@ class Progress:
         """A state that the next one replaces."""
         now = time.monotonic()
         with self.guard:
-            if not self.tty and now - self.last < 3:
+            if text == self.shown or (not self.tty and now - self.last < 3):
                 return
-            self.last = now
+            self.last, self.shown = now, text
             width = shutil.get_terminal_size().columns - 1
             line = f"tide: {text}"
             sys.stderr.write("\r\x1b[K" + line[:width] if self.tty else line + "\n")
@@ -222,7 +223,7 @@ def _follow(pip: subprocess.Popen[str], log: object, name: str, total: int, prog
         first, _, rest = text.partition(" ")
         if first in ("Collecting", "Requirement", "Ignoring"):
             count += 1
-            package = rest.removeprefix("already satisfied: ").partition("==")[0].rstrip(":")
+            package = rest.removeprefix("already satisfied: ").partition("==")[0].partition(":")[0]
             progress.show(f"set-up ({name}): fetching {min(count, total)} of {total}: {package}")
         elif first in ("Downloading", "WARNING:"):
             progress.show(f"set-up ({name}): fetching {min(count, total)} of {total}: {text}")
