@@ -7,9 +7,10 @@ import threading
 
 import httpx
 import pytest
+from scripted_log import ScriptedLog
+
 from clicktide.errors import LogUnavailable, RecordTooLarge, UnknownTopic
 from clicktide.settings import Settings
-from scripted_log import ScriptedLog
 from services.application import Services
 
 GOOD = {"event_id": "e1", "type": "view", "user_id": 7, "occurred_at": 1000}
@@ -39,6 +40,14 @@ def with_collector(log, work, **settings):
             await services.stop()
 
     return asyncio.run(main())
+
+
+async def until(true, seconds=5.0):
+    """Other threads have no event to await."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not true():  # noqa: ASYNC110
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
 
 
 def post(body, log=None, headers=None, **settings):
@@ -158,8 +167,9 @@ def test_past_the_queue_it_is_429_and_nothing_that_was_accepted_is_lost():
         on_its_way = asyncio.create_task(client.post("/v1/events", json=event(1)))
         await asyncio.to_thread(log.entered.wait, 5)
         waiting = asyncio.create_task(client.post("/v1/events", json=[event(i) for i in range(2, 6)]))
-        while services.telemetry.registry.get_sample_value("clicktide_collector_queued_events") != 4:
-            await asyncio.sleep(0.001)
+        await until(
+            lambda: services.telemetry.registry.get_sample_value("clicktide_collector_queued_events") == 4
+        )
         refused = await client.post("/v1/events", json=event(9))
         log.gate.set()
         return refused, (await on_its_way).status_code, (await waiting).status_code
@@ -259,17 +269,17 @@ def test_stopping_writes_what_waits_and_takes_nothing_new():
         waiting = asyncio.create_task(client.post("/v1/events", json=event(1)))
         await asyncio.to_thread(log.entered.wait, 5)
         stopping = asyncio.create_task(services.stop())
-        while not (await client.get("/health/ready")).json().get("code") == "stopping":
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
+        await until(lambda: services.batcher._stopping)
+        ready = await client.get("/health/ready")
         refused = await client.post("/v1/events", json=event(2))
         log.gate.set()
         await stopping
-        return (await waiting).status_code, refused
+        return (await waiting).status_code, refused, ready
 
-    accepted, refused = with_collector(log, work)
+    accepted, refused, ready = with_collector(log, work)
     assert accepted == 202
     assert (refused.status_code, refused.json()["code"]) == (503, "stopping")
+    assert (ready.status_code, ready.json()["code"]) == (503, "stopping")
     assert len(log.records()) == 1
 
 

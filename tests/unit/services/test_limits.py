@@ -1,8 +1,9 @@
 """Token bucket and room."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from services.collector.limits import Room, TokenBucket
 from services.problems import ProblemError
 
@@ -24,6 +25,7 @@ def test_a_request_larger_than_the_burst_passes_once_and_is_paid_for():
     assert bucket.take(1, 1.0) == pytest.approx(1.1)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 2)), max_size=50))
 def test_over_any_time_no_more_than_rate_and_burst_passes(steps):
     bucket, now, passed = TokenBucket(20, 20), 0.0, 0

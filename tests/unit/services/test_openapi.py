@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from clicktide.settings import Settings
 from scripted_log import ScriptedLog
+from starlette.routing import Route, WebSocketRoute
+
+from clicktide.settings import Settings
 from services.application import ROLES, Services
 from services.problems import CODES
-from starlette.routing import Route, WebSocketRoute
 
 SETTINGS = Settings({"redis.url": "redis://127.0.0.1:1", "sql.dsns": "sqlite:///nowhere.sqlite"})
 

@@ -1,10 +1,11 @@
 """Ranges of time: which buckets answer for what a caller asks."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clicktide.read.spans import MAX_BUCKETS, Span, choose, covering, dense, kept, slid, total
 from clicktide.settings import Settings
-from hypothesis import given
-from hypothesis import strategies as st
 from services.problems import ProblemError
 from services.query.ranges import Asked, RangeQuery, asked, duration, moment
 
@@ -89,6 +90,7 @@ def test_sliding_windows_cover_one_window_s_length_and_end_at_multiples_of_slide
     assert points[-1]["at"] == got.range_ms[0]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=12, max_size=40))
 def test_slid_is_the_plain_sum_of_each_window(values):
     span = Span("s", 120, len(values))
@@ -101,6 +103,7 @@ def test_slid_is_the_plain_sum_of_each_window(values):
     assert total(points, ["n"]) == {"n": sum(values)}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, NOW), st.integers(1, 400 * 86_400_000))
 def test_a_chosen_span_covers_the_range_or_is_cut_to_what_is_kept(start, length):
     end = min(start + length, NOW)

@@ -1,11 +1,12 @@
 """Timelines: pages, cursors, and what Redis and SQL say together."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clicktide.read.events import event_of, position_of
 from clicktide.read.timelines import BadCursor, Wanted, cursor_of, matching, merged, page, position_from
 from clicktide.row import COLUMNS, EXTRA
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def row(event_id, at, kind="view"):
@@ -27,6 +28,7 @@ def test_an_event_has_its_fields_by_name_and_what_was_extra():
     assert "item_id" not in event
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**53), st.text(min_size=1, max_size=64))
 def test_a_cursor_gives_its_position_back(at, event_id):
     assert position_from(cursor_of((at, event_id))) == (at, event_id)
@@ -43,6 +45,7 @@ rows = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 6)), uniqu
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(rows, st.integers(1, 4))
 def test_pages_by_cursor_give_every_event_once_in_order(all_rows, limit):
     seen, before = [], None
@@ -55,6 +58,7 @@ def test_pages_by_cursor_give_every_event_once_in_order(all_rows, limit):
     assert seen == all_rows
 
 
+@settings(max_examples=40, deadline=None)
 @given(rows, rows, st.integers(1, 20))
 def test_merged_has_each_event_once_newest_first(first, second, limit):
     got = [position_of(r) for r in merged(first, second, limit)]
