@@ -125,7 +125,7 @@ _bytes = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_bytes, max_size=12), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
 def test_any_bytes_give_rows_or_problems_with_the_right_numbers(tmp_path, lines, end, headed):
     lines = [HEADER.encode()] * headed + lines
