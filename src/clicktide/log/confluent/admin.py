@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import confluent_kafka.admin
 from confluent_kafka import (
@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
-from clicktide.log.confluent.client import admin_conf, logger, telling, told
+from clicktide.log.confluent.client import MOVING, admin_conf, logger, telling, told
 from clicktide.log.kafka import Cluster, replication, shown, topic_config, topic_id
 from clicktide.log.limits import REQUEST_TIMEOUT_S, check_topic
 from clicktide.log.port import TopicInfo, TopicPartition
@@ -113,12 +113,14 @@ class ConfluentAdmin:
         found = _results(futures, "describe topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
         return {name: TopicInfo(name, _id_of(t), len(t.partitions)) for name, t in found.items()}
 
-    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    def bounds(
+        self, partitions: Sequence[TopicPartition], timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> dict[TopicPartition, tuple[int, int]]:
         if not partitions:
             return {}
         lists = [
             self._client().list_offsets(
-                {KafkaPartition(*p): spec for p in partitions}, request_timeout=REQUEST_TIMEOUT_S
+                {KafkaPartition(*p): spec for p in partitions}, request_timeout=max(0.01, timeout_s)
             )
             for spec in _BOUNDS
         ]
@@ -134,6 +136,9 @@ class ConfluentAdmin:
                 if not 0 <= p.partition < counts.get(p.topic, 0):
                     raise UnknownTopic(f"{p.topic}:{p.partition} does not exist") from None
             raise
+        if min(*earliest.values(), *end.values()) < 0:
+            # A leader that does not answer in time leaves the offset out, and that is all.
+            raise LogUnavailable("Kafka: ask for offsets: no answer in time")
         return {p: (earliest[p], end[p]) for p in partitions}
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -143,6 +148,41 @@ class ConfluentAdmin:
         futures = self._client().list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
         answer = _results(futures, f"ask for the offsets of group {group}")[group]
         return known_offsets(answer.topic_partitions)
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store offsets of a group that has no members.
+
+        A consumer's own commit would wait for a broker that is away for as long as that takes.
+        """
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            error = self._try_commit(group, offsets, deadline - time.monotonic())
+            if error is None:
+                return
+            # The coordinator moves, or has just started: the client itself does not try again.
+            if error.code() not in MOVING or time.monotonic() + _LOOK_AGAIN_S >= deadline:
+                raise told(error, f"commit offsets of group {group}")
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _try_commit(
+        self, group: str, offsets: Mapping[TopicPartition, int], timeout_s: float
+    ) -> KafkaError | None:
+        wanted = [KafkaPartition(*p, offset) for p, offset in offsets.items()]
+        with telling(f"commit offsets of group {group}"):
+            (future,) = (
+                self._client()
+                .alter_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=max(0.01, timeout_s)
+                )
+                .values()
+            )
+            try:
+                answer = future.result(_PATIENCE_S)
+            except KafkaException as e:
+                if e.args[0].code() in MOVING:
+                    return cast("KafkaError", e.args[0])
+                raise
+        return next((p.error for p in answer.topic_partitions if p.error is not None), None)
 
     def probe(self) -> Future[Any]:
         """Ask the cluster for something small; the future ends within seconds."""

@@ -24,6 +24,11 @@ logger.addHandler(logging.NullHandler())
 
 ALL_BROKERS_DOWN: int = KafkaError._ALL_BROKERS_DOWN
 PARTITION_EOF: int = KafkaError._PARTITION_EOF
+MOVING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 
@@ -118,8 +123,6 @@ def consumer_conf(cluster: Cluster, group: str) -> dict[str, Any]:
         "fetch.queue.backoff.ms": 20,
         "queued.min.messages": 20_000,
         "queued.max.messages.kbytes": 32 * 1024,
-        # Bounds a commit that waits for a coordinator; there is no membership that it could end.
-        "session.timeout.ms": 6000,
     }
 
 

@@ -160,7 +160,7 @@ class ConfluentConsumer:
         deadline = time.monotonic() + timeout_s
         if not offsets:
             return {}
-        low, high = self._admin.bounds([partition])[partition]
+        low, high = self._admin.bounds([partition], timeout_s)[partition]
         wanted = sorted({o for o in offsets if low <= o < high})
         if self._fetcher is None:
             conf = consumer_conf(self._cluster, self._group)
@@ -181,16 +181,8 @@ class ConfluentConsumer:
         return known_offsets(found)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        if not offsets:
-            return
-        what = f"commit offsets of group {self._group}"
-        with telling(what):
-            done = self._client().commit(
-                offsets=[KafkaPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False
-            )
-        for p in done or ():
-            if p.error is not None:
-                raise told(p.error, what)
+        if offsets:
+            self._admin.commit(self._group, offsets)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return self._admin.bounds(partitions)

@@ -1,0 +1,67 @@
+"""A Kafka broker of one's own, for tests that stop, kill and restart it: own data, own free ports, ended by its pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from deploy.stack.jars import ensure_jars
+from deploy.stack.servers.base import silent
+from deploy.stack.servers.kafka import Kafka
+from deploy.stack.settings import StackSettings, cache_folder
+
+START_S = 90.0
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class OwnBroker:
+    """The broker in `folder`. `start` waits until it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = StackSettings(
+            home=folder,
+            cache=cache_folder(os.environ),
+            kafka_port=free_port(),
+            kafka_controller_port=free_port(),
+            kafka_heap_mb=256,
+        )
+        ensure_jars(settings, "kafka", silent)
+        self._kafka = Kafka(settings)
+        self._out = folder / "kafka.out"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return self._kafka.address
+
+    def start(self) -> None:
+        self._kafka.prepare()
+        with self._out.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._kafka.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._kafka.environment()
+            )
+        deadline = time.monotonic() + START_S
+        while not self._kafka.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"Kafka did not start: {self._out.read_text()[-2000:]}")
+            time.sleep(0.2)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, also of a broker that is stopped; a second time does nothing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
