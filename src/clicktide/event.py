@@ -17,12 +17,12 @@ VERSIONS = (VERSION - 1, VERSION)  # a worker accepts N and N-1, so that produce
 
 # 10 billion in major units: nine million events of this size still fit a signed 64-bit sum.
 MAX_AMOUNT = 10**12
-_MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time RFC 3339 can write
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time RFC 3339 can write
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 UserNumber = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Millis = Annotated[int, Meta(ge=0, le=_MAX_MS)]
-Time = Annotated[int, Meta(ge=0, le=_MAX_MS)] | Annotated[datetime, Meta(tz=True)]
+Millis = Annotated[int, Meta(ge=0, le=MAX_MS)]
+Time = Annotated[int, Meta(ge=0, le=MAX_MS)] | Annotated[datetime, Meta(tz=True)]
 Word = Annotated[str, Meta(max_length=64)]
 Page = Annotated[str, Meta(max_length=2048)]
 Type = Literal["view", "click", "cart", "favorite", "order", "pay", "refund"]

@@ -29,7 +29,7 @@ CODES = {
     "bad_value": "A field's value is out of its range, too long, empty, or not one of the listed words.",
     "missing_order_id": "An order, pay or refund has no order_id.",
     "missing_amount": "An order, pay or refund has no amount.",
-    "future": "occurred_at lies further in the future than `events.future_s` allows.",
+    "future": "occurred_at, or a received_at that is not the collector's, lies further ahead than `events.future_s` allows.",
     "unsupported_version": f"`v` is not one of {', '.join(map(str, event.VERSIONS))}.",
 }
 
@@ -37,6 +37,8 @@ _decode = msgspec.json.Decoder(Event).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _MAX_CACHED_USERS = 200_000
+# A text of so many characters is within the limit whatever they are: UTF-8 takes at most 4 bytes for one.
+_SURELY_SMALL = event.MAX_BYTES // 4
 
 
 class Rejection(NamedTuple):
@@ -69,11 +71,21 @@ def topic_digest(topic_id: str) -> str:
 
 def fingerprint(e: Event, user_id: str) -> str:
     """8 characters: a digest of the business fields, without timestamps, so a client's retry has the same."""
-    fields = (
-        f"{e.type}\x1f{user_id}\x1f{e.item_id}\x1f{e.category_id}\x1f{e.merchant_id}\x1f{e.brand_id}"
-        f"\x1f{e.order_id}\x1f{e.amount}\x1f{e.quantity or 1}"
+    # As JSON, which no text in a field can imitate: with a mere separator other events could have equal digests.
+    fields = _encode(
+        (
+            e.type,
+            user_id,
+            e.item_id,
+            e.category_id,
+            e.merchant_id,
+            e.brand_id,
+            e.order_id,
+            e.amount,
+            e.quantity or 1,
+        )
     )
-    return b64encode(blake2b(fields.encode(), digest_size=6).digest()).decode()
+    return b64encode(blake2b(fields, digest_size=6).digest()).decode()
 
 
 class Parser:
@@ -133,12 +145,16 @@ class Parser:
         if value is None:
             return Rejection("not_utf8", "the bytes are not UTF-8 text")
         try:
-            e = _decode(value) if len(value) <= event.MAX_BYTES else self.decode(value)
+            small = len(value) <= _SURELY_SMALL or _size(value) <= event.MAX_BYTES
+            e = _decode(value) if small else self.decode(value)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             e = self.decode(value)
         if isinstance(e, Rejection):
             return e
         received = timestamp if e.received_at is None else e.received_at
+        if received > timestamp + self._future_ms:
+            # Only the collector knows when it received: a writer of its own that says otherwise would move the limit.
+            return _future("received_at", received - timestamp, self._future_ms)
         if (
             refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)
         ) is not None:
@@ -188,7 +204,7 @@ class Parser:
 
     def decode(self, raw: str | bytes) -> Event | Rejection:
         """The event with unknown fields moved to `attributes`, or what is wrong with it (the rules between fields aside)."""
-        size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+        size = _size(raw)
         if size > event.MAX_BYTES:
             return Rejection("too_large", f"{size} bytes, at most {event.MAX_BYTES} are taken")
         try:
@@ -216,14 +232,32 @@ class Parser:
         if e.v is not None and e.v not in event.VERSIONS:
             return Rejection("unsupported_version", f"v is {e.v}, expected one of {event.VERSIONS}")
         occurred = millis(e.occurred_at)
+        if not 0 <= occurred <= event.MAX_MS:
+            return _out_of_range("occurred_at")
         if e.sent_at is not None:
-            occurred = received - (millis(e.sent_at) - occurred)
+            sent = millis(e.sent_at)
+            if not 0 <= sent <= event.MAX_MS:
+                return _out_of_range("sent_at")
+            occurred = received - (sent - occurred)
         if occurred > received + self._future_ms:
-            return Rejection(
-                "future",
-                f"occurred_at is {(occurred - received) // 1000} s ahead, at most {self._future_ms // 1000} s are taken",
-            )
+            return _future("occurred_at", occurred - received, self._future_ms)
         return None
+
+
+def _size(raw: str | bytes) -> int:
+    """Bytes of the record."""
+    return len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+
+
+def _out_of_range(field: str) -> Rejection:
+    # RFC 3339 text can say what the same field as a number may not.
+    return Rejection("bad_value", f"{field}: Expected a time from 1970 to 9999")
+
+
+def _future(field: str, ahead_ms: int, most_ms: int) -> Rejection:
+    return Rejection(
+        "future", f"{field} is {ahead_ms // 1000} s ahead, at most {most_ms // 1000} s are taken"
+    )
 
 
 def _extra(e: Event) -> str | None:
