@@ -10,8 +10,9 @@ from zlib import crc32
 import msgspec
 
 from localstorm.errors import ProtocolError
+from localstorm.wire import Values
 
-Chooser = Callable[[bytes], Sequence[int]]
+Chooser = Callable[[Values], Sequence[int]]
 
 NAMES = ("shuffle", "local_or_shuffle", "none", "fields", "all", "global", "direct")
 
@@ -40,7 +41,7 @@ def in_turn(tasks: int, start: int) -> Chooser:
     turns = [(index,) for index in range(tasks)]
     state = start % tasks
 
-    def choose(_values: bytes) -> Sequence[int]:
+    def choose(_values: Values) -> Sequence[int]:
         nonlocal state
         state = state + 1 if state + 1 < tasks else 0
         return turns[state]
@@ -54,7 +55,7 @@ def by_fields(tasks: int, positions: tuple[int, ...]) -> Chooser:
     value = msgspec.json.Decoder().decode
     turns = [(index,) for index in range(tasks)]
 
-    def choose(values: bytes) -> Sequence[int]:
+    def choose(values: Values) -> Sequence[int]:
         fields = decode(values)
         try:
             key = [value(fields[position]) for position in positions]

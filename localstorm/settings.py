@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localstorm.plan import Plan
+from localstorm.wire import Values
 
 if TYPE_CHECKING:
     from localstorm.task import Faults, Task
 
 
-def _unseen(task: Task, stream: str, message_id: bytes, values: bytes) -> None:
+def _unseen(task: Task, stream: str, message_id: bytes, values: Values) -> None:
     pass
 
 
@@ -39,5 +40,5 @@ class Settings:
     backoff_first: float = 0.1
     backoff_most: float = 30.0
     faults: Mapping[str, Faults] = field(default_factory=dict)
-    observe: Callable[[Task, str, bytes, bytes], None] = _unseen
+    observe: Callable[[Task, str, bytes, Values], None] = _unseen
     observe_outcome: Callable[[Task, bytes, str], None] = _unseen_outcome

@@ -7,10 +7,9 @@ process has lived for a minute).
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from localstorm import handshake, wire
 from localstorm.errors import CrashLoopError, LocalStormError
 from localstorm.logs import ERROR
 from localstorm.plan import child_environment, command_line
-from localstorm.process import Child, describe_exit
+from localstorm.process import Child, describe_exit, is_alive
 from localstorm.task import Task
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ ERROR_PATIENCE = 1.5
 """Seconds that an exception waits to be shown together with the death it caused."""
 ERROR_RECENT = 10.0
 LEAVING = 5.0
+_STDERR_BYTES = 1 << 20
 
 
 class Supervisor:
@@ -43,7 +43,7 @@ class Supervisor:
         self.due = 0.0
         self.phase = "starting"
         self._env = child_environment(os.environ)
-        self._pid_dir = ""
+        self._pid_dir = hub.settings.log_dir.absolute() / "pids"
         self._silence = hub.plan.number("topology.subprocess.timeout.secs", 30)
         self._stop_asked = 0
         self._stop_at: float | None = None
@@ -57,7 +57,10 @@ class Supervisor:
 
     def start(self) -> None:
         """Starts all processes."""
-        self._pid_dir = tempfile.mkdtemp(prefix="localstorm-pids-")
+        self._pid_dir.mkdir(exist_ok=True)
+        for file in self._pid_dir.iterdir():  # of runners that were killed
+            if file.name.isdecimal() and not is_alive(int(file.name)):
+                file.unlink(missing_ok=True)
         for task in self._hub.tasks:
             self._spawn(task)
 
@@ -72,9 +75,10 @@ class Supervisor:
             if task.child:
                 task.child.kill()
                 task.child.reap()
+                (self._pid_dir / str(task.child.pid)).unlink(missing_ok=True)
                 task.child = None
-        if self._pid_dir:
-            shutil.rmtree(self._pid_dir, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._pid_dir.rmdir()  # stays while another run uses it
         self.phase = "ended"
 
     # -- births --------------------------------------------------------------------------------------
@@ -93,7 +97,9 @@ class Supervisor:
         hub.watch(child.stderr, lambda: self._read_stderr(task))
         if child.exits is not None:
             hub.watch(child.exits, lambda: self._exited(task))
-        task.control.append(wire.encode(handshake.message(hub.plan, task.component, task.id, self._pid_dir)))
+        task.control.append(
+            wire.encode(handshake.message(hub.plan, task.component, task.id, str(self._pid_dir)))
+        )
         hub.flush(task)
 
     def watch_stdout(self, task: Task) -> None:
@@ -216,11 +222,12 @@ class Supervisor:
             return
         while not task.doomed and hub.read(task):
             pass  # what it wrote before it ended counts
-        self._read_stderr(task)
+        self._read_stderr(task, last=True)
         for descriptor in (child.stdin, child.stdout, child.stderr, child.exits):
             if descriptor is not None:
                 hub.unwatch(descriptor)
         code = child.reap()
+        (self._pid_dir / str(child.pid)).unlink(missing_ok=True)
         task.child = None
         self._give_up_inflight(task)
         if self.phase == "ending":
@@ -265,16 +272,19 @@ class Supervisor:
             hub.acker.forget(task)
             task.spout.reset()
 
-    def _read_stderr(self, task: Task) -> None:
+    def _read_stderr(self, task: Task, *, last: bool = False) -> None:
         if task.child is None:
             return
         try:
-            data = os.read(task.child.stderr, 1 << 16)
+            data = os.read(task.child.stderr, _STDERR_BYTES)
         except BlockingIOError:
-            return
-        if not data:
+            data = None
+        if data == b"":
             self._hub.unwatch(task.child.stderr)
-        *lines, task.stderr_rest = (task.stderr_rest + data).split(b"\n")
+        *lines, task.stderr_rest = (task.stderr_rest + (data or b"")).split(b"\n")
+        if (last or len(task.stderr_rest) > _STDERR_BYTES) and task.stderr_rest:
+            lines.append(task.stderr_rest)
+            task.stderr_rest = b""
         for line in lines:
             text = line.decode("utf-8", "replace").rstrip()
             task.stderr_tail.append(text[:2000])

@@ -33,7 +33,8 @@ def render(snapshot: Snapshot) -> Table:
     ):
         table.add_column(heading, justify="right")
     for row in snapshot.components:
-        up = f"{row.tasks}" if row.running == row.tasks else f"[red]{row.running} of {row.tasks}[/red]"
+        whole = row.running == row.tasks or snapshot.state == "ended"
+        up = f"{row.tasks}" if whole else f"[red]{row.running} of {row.tasks}[/red]"
         table.add_row(
             row.name,
             up,

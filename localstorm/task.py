@@ -15,9 +15,9 @@ from localstorm.grouping import Chooser
 from localstorm.plan import ComponentPlan
 from localstorm.process import Child
 from localstorm.spouting import SpoutState
-from localstorm.wire import Framer
+from localstorm.wire import Framer, Values
 
-Delivery = tuple[int, bytes, bytes, Trees]
+Delivery = tuple[int, bytes, Values, Trees]
 """A tuple that waits for a task: its id, the head of its message, its raw values, its trees."""
 
 

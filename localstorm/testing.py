@@ -24,6 +24,7 @@ from localstorm.settings import Settings
 from localstorm.spouting import IDLE_MOST
 from localstorm.stats import Sampler, Snapshot
 from localstorm.task import Task
+from localstorm.wire import Values
 
 Moment = Literal["ack", "receive"]
 
@@ -127,9 +128,9 @@ class _Recorder:
         self.spout_emits: dict[str, list[str]] = {name: [] for name in spouts}
         self.outcomes: dict[str, list[tuple[str, str]]] = {name: [] for name in spouts}
 
-    def emitted(self, task: Task, stream: str, message_id: bytes, values: bytes) -> None:
+    def emitted(self, task: Task, stream: str, message_id: bytes, values: Values) -> None:
         if task.name in self.emits:
-            self.emits[task.name].append((stream, json.loads(values)))
+            self.emits[task.name].append((stream, json.loads(bytes(values))))
         if message_id:
             self.spout_emits[task.name].append(str(json.loads(message_id)))
 

@@ -4,6 +4,8 @@ A tuple's values are kept as the raw bytes the component wrote; nothing decodes 
 Messages end with a line `end`. All functions are pure; a `Framer` holds the unfinished tail of one pipe.
 """
 
+from typing import cast
+
 import msgspec
 
 from localstorm.errors import ProtocolError
@@ -18,6 +20,9 @@ _ENVELOPE_WINDOW = 4096
 _STYLES = (b'{"command": "emit", "tuple": ', b'{"command":"emit","tuple":')
 _FIRST_KEYS = (b'"anchors":', b'"id":', b'"stream":', b'"task":', b'"need_task_ids":')
 _NOTHING = msgspec.Raw()
+
+MOST = 256 << 20
+"""Bytes after which a message without an end is given up."""
 
 
 class Emit(msgspec.Struct, tag="emit", tag_field="command", gc=False):
@@ -69,6 +74,10 @@ class _Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     need_task_ids: bool = True
 
 
+Values = bytes | memoryview
+"""A tuple's values as the JSON array a component wrote. It may hold newlines between its items: within JSON
+no line can read `end`."""
+
 Command = Emit | Ack | Fail | Sync | Log | Error | Metrics
 
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
@@ -79,22 +88,27 @@ _pids = msgspec.json.Decoder(Pid)
 class Framer:
     """Cuts the byte stream of one pipe into messages, without their closing `end` line."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "_size")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes, in order."""
+        """The messages that `data` completes, in order. Raises ProtocolError when none ever ends."""
         # find() of a single byte runs at memory speed, of a longer needle some 50 times slower:
         # look for the newline first and compare what follows.
         if b"\n" not in data:
             self._parts.append(data)
+            self._size += len(data)
+            if self._size > MOST:
+                raise ProtocolError(f"wrote {self._size >> 20} MiB to its stdout without ending a message")
             return []
         if self._parts:
             self._parts.append(data)
             data = b"".join(self._parts)
             self._parts.clear()
+            self._size = 0
         messages = []
         start = at = 0
         while (newline := data.find(b"\n", at)) >= 0:
@@ -146,11 +160,11 @@ def cut_emit(message: bytes) -> Emit | None:
                 envelope = _envelopes.decode(b"{" + message[at:])
             except msgspec.DecodeError:
                 continue
-            values = message[len(style) : at].rstrip(b", ")
-            if not (values.startswith(b"[") and values.endswith(b"]")):
+            close = message.rfind(b"]", len(style), at)
+            if not message.startswith(b"[", len(style)) or message[close + 1 : at].strip(b", "):
                 return None
             return Emit(
-                msgspec.Raw(values),
+                cast(msgspec.Raw, memoryview(message)[len(style) : close + 1]),
                 envelope.id,
                 envelope.stream,
                 envelope.task,
@@ -187,11 +201,6 @@ def tuple_middle(component: str, stream: str, task: int) -> bytes:
     return b'","comp":%b,"stream":%b,"task":%d,"tuple":' % (name, stream_name, task)
 
 
-def one_line(values: bytes) -> bytes:
-    """The values without raw newlines (white space in JSON), which would break the framing."""
-    return values.replace(b"\n", b" ") if b"\n" in values else values
-
-
 NEXT = encode({"command": "next"})
 ACTIVATE = encode({"command": "activate"})
 DEACTIVATE = encode({"command": "deactivate"})
@@ -205,4 +214,4 @@ def tick(seconds: float) -> bytes:
 
 def outcome(command: str, message_id: bytes) -> bytes:
     """The ack or fail a spout gets, with its message id exactly as it wrote it."""
-    return b'{"command":"%b","id":%b}\nend\n' % (command.encode(), one_line(message_id))
+    return b'{"command":"%b","id":%b}\nend\n' % (command.encode(), message_id)

@@ -193,6 +193,28 @@ class Slow(Bolt):
         time.sleep(self.storm_conf.get("nap", 0.01))
 
 
+class Multiplies(Bolt):
+    """A thousand for one."""
+
+    outputs = ["n", "blob"]
+
+    def process(self, tup):
+        for n in range(1000):
+            self.emit([n, "x" * 5000])
+
+
+class Rounds(Bolt):
+    """Sends each tuple round and round."""
+
+    outputs = ["n", "left", "blob"]
+
+    def process(self, tup):
+        left = tup.values[1] if len(tup.values) == 3 else 20
+        if left:
+            for _ in range(2 if left > 15 else 1):
+                self.emit([tup.values[0], left - 1, "x" * 20000])
+
+
 class Twice(Bolt):
     """Fails and then acks the same tuple."""
 
@@ -228,6 +250,7 @@ class Sibling(Bolt):
 '''
 
 HEAD = """
+from streamparse.thrift import GlobalStreamId
 from streamparse import Grouping, JavaBolt, ShellBolt, Topology
 from bolts.zoo import *
 from spouts.zoo import *

@@ -174,6 +174,37 @@ def test_a_slow_bolt_holds_the_spout_back_instead_of_filling_memory(make_project
     assert len(result.acked("flood")) == 300
 
 
+def test_a_bolt_that_multiplies_cannot_flood_the_next(make_project):
+    project = make_project("""
+        numbers = Numbers.spec()
+        multiplies = Multiplies.spec(inputs=[numbers])
+        slow = Slow.spec(inputs=[multiplies])
+    """)
+    most = []
+
+    def done(snapshot):
+        most.append(snapshot.component("slow").queued)
+        return snapshot.component("slow").acked >= 5000
+
+    options = {"limit": 5, "topology.shellbolt.max.pending": 20, "nap": 0.0002}
+    result = run_topology(project, options=options, until=done)
+    assert len(result.acked("numbers")) == 5
+    # Flooded at ten times 20, plus what one read of 1 MiB and the pipe hold.
+    assert 20 < max(most) < 200 + 2 * 220
+
+
+def test_a_ring_of_bolts_does_not_lock_up(make_project):
+    project = make_project("""
+        numbers = Numbers.spec()
+        there = Rounds.spec(inputs={numbers: Grouping.SHUFFLE,
+            GlobalStreamId(componentId="back", streamId="default"): Grouping.SHUFFLE})
+        back = Rounds.spec(inputs=[there])
+    """)
+    result = run_topology(project, options={"limit": 20, "topology.shellbolt.max.pending": 2})
+    assert len(result.acked("numbers")) == 20
+    assert result.stats.component("there").acked > 5000
+
+
 def test_no_ackers_acks_at_once(make_project):
     project = make_project("""
         numbers = Numbers.spec()

@@ -119,7 +119,7 @@ def test_what_is_no_command_is_refused(message):
 
 
 def test_a_tuple_message_is_what_pystorm_expects():
-    raw = wire.one_line(b'[1,\n"a"]')
+    raw = b'[1,\n"a"]'
     message = b'{"id":"%d%b%b%b' % (5, wire.tuple_middle('a "b"', "s", 3), raw, wire.TAIL)
     assert message.endswith(b"\nend\n")
     assert json.loads(message[:-4]) == {
