@@ -141,9 +141,12 @@ def base_python() -> str:
             return python
     package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        _apt_install(package)
+        why = _apt_install(package)
         if _has_venv(here):
             return here
+        raise SetupError(
+            f"this Python cannot make virtual environments, and apt-get install {package} failed: {why}"
+        )
     raise SetupError(f"this Python cannot make virtual environments; on Debian: apt-get install {package}")
 
 
@@ -152,7 +155,8 @@ def _has_venv(python: str) -> bool:
     return subprocess.run([python, "-I", "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def _apt_install(package: str) -> None:
+def _apt_install(package: str) -> str:
+    """ "" when it is installed, else the reason."""
     Progress().say(f"installing Debian's {package}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = [
@@ -164,10 +168,13 @@ def _apt_install(package: str) -> None:
         "DPkg::Lock::Timeout=120",
         package,
     ]
+    said = ""
     for command in (install, ["apt-get", "update"], install):
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if command is install and done.returncode == 0:
-            return
+            return ""
+        said = " ".join(done.stderr.split()) or said
+    return said
 
 
 def make_venv(progress: Progress) -> None:
