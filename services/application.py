@@ -56,7 +56,7 @@ class Services:
         self.telemetry = Telemetry()
         self._stopping = False
         self.batcher = self._batcher()
-        self.stores, self.live, reading = self._reading()
+        self.stores, self._health, self.live, reading = self._reading()
         operations = [*self._collector(), *reading, *self._own()]
         self.operations = operations
         self._document = document(operations)
@@ -83,9 +83,9 @@ class Services:
             return []
         return catalogue.collector(Upload(self._settings, self.batcher, self.telemetry, now_ms))
 
-    def _reading(self) -> tuple[Stores | None, Live | None, list[Operation]]:
+    def _reading(self) -> tuple[Stores | None, Health | None, Live | None, list[Operation]]:
         if not self._roles & {"query", "dashboard"}:
-            return None, None, []
+            return None, None, None, []
         s = self._settings
         stores = Stores(s, self._log, self.telemetry)
         health = Health(s, stores, now_ms)
@@ -98,7 +98,7 @@ class Services:
         if "dashboard" in self._roles:
             live = Live(s, stores, status, self.telemetry, now_ms)
             operations += catalogue.dashboard(live)
-        return stores, live, operations
+        return stores, health, live, operations
 
     def _own(self) -> list[Operation]:
         return catalogue.own(self._ready, self.telemetry.handler, self._openapi)
@@ -133,5 +133,7 @@ class Services:
             done = await asyncio.to_thread(self.batcher.stop, self._settings.number("http.drain_s"))
             if not done:
                 _LOG.warning("the broker did not take what waited; those clients were answered 503")
+        if self._health is not None:
+            await self._health.close()
         if self.stores is not None:
             await self.stores.close()

@@ -47,9 +47,11 @@ def run(
         return services.app, services.stop
 
     shown = f"[{host}]" if ":" in host else host
-    serve(
-        make, host, port, settings.number("http.drain_s"), lambda: say(_line(roles, f"http://{shown}:{port}"))
-    )
+
+    def ready(found: int) -> None:
+        say(_line(roles, f"http://{shown}:{found}"))
+
+    serve(make, host, port, settings.number("http.drain_s"), ready)
 
 
 def _line(roles: Sequence[str], url: str) -> str:

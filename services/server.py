@@ -30,14 +30,15 @@ class CannotListen(ClicktideError):
     code = "cannot_listen"
 
 
-def check_address(host: str, port: int) -> None:
-    """Raises `CannotListen` when `host:port` cannot be bound now."""
+def check_address(host: str, port: int) -> int:
+    """The port, a free one for 0. Raises `CannotListen` when `host:port` cannot be bound now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
+            return int(probe.getsockname()[1])
         except (OSError, OverflowError) as e:
             what = "it is in use" if getattr(e, "errno", 0) == errno.EADDRINUSE else str(e)
             raise CannotListen(f"cannot listen on {host}:{port}: {what}") from e
@@ -48,10 +49,10 @@ def serve(
     host: str,
     port: int,
     drain: float,
-    on_ready: Callable[[], None] | None = None,
+    on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves what `make` answers (the application, and how to stop what it runs), until SIGINT or SIGTERM."""
-    check_address(host, port)
+    port = check_address(host, port)
     uvloop.run(_serve(make, host, port, drain, on_ready))
 
 
@@ -60,7 +61,7 @@ async def _serve(
     host: str,
     port: int,
     drain: float,
-    on_ready: Callable[[], None] | None,
+    on_ready: Callable[[int], None] | None,
 ) -> None:
     app, stop = make()
     server = Server(
@@ -98,7 +99,7 @@ async def _serve(
         os._exit(0)
 
 
-async def _when_listening(host: str, port: int, on_ready: Callable[[], None] | None) -> None:
+async def _when_listening(host: str, port: int, on_ready: Callable[[int], None] | None) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection(host, port)
@@ -107,5 +108,5 @@ async def _when_listening(host: str, port: int, on_ready: Callable[[], None] | N
             await asyncio.sleep(0.02)
             continue
         if on_ready is not None:
-            on_ready()
+            on_ready(port)
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from clicktide import topics
@@ -62,6 +63,13 @@ class Health:
         """As `degraded`, of that reading."""
         open_ones = {name.rsplit("/", 1)[-1] for name in look.breakers or {}}
         return sorted(open_ones | set(self._stores.away))
+
+    async def close(self) -> None:
+        """Ends a reading that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
     def _degraded(self) -> list[str]:
         return self.degraded_by(self._look)

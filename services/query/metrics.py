@@ -18,7 +18,7 @@ from starlette.responses import Response
 from clicktide.errors import StoreError
 from clicktide.read import buckets
 from clicktide.read.plan import Read, both
-from clicktide.read.spans import Counts, Span, covering, dense, kept, slid, total
+from clicktide.read.spans import Counts, Span, covering, dense, kept, newest, slid, total
 from clicktide.settings import Settings
 from services.operations import answer, parameters
 from services.problems import ProblemError
@@ -155,7 +155,7 @@ class MetricsApi:
 
     def _asked(self, query: RangeQuery, finest: str, recent_s: int) -> Asked:
         now_ms = self._now_ms()
-        recent = covering(finest, now_ms - recent_s * 1000, now_ms)
+        recent = newest(finest, recent_s, now_ms)
         return asked(query, now_ms, self._keeps, finest, recent)
 
     def _hours(self, want: Asked) -> Span | None:

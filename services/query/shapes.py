@@ -106,7 +106,7 @@ class Status(msgspec.Struct):
     as_of: AsOf
     degraded: Degraded
     state: Literal["up", "degraded"]
-    lag: Annotated[Lag | None, Meta(description="null while the broker is away.")]
+    lag: Annotated[Lag | None, Meta(description="null while the broker is away, or has no such topic.")]
     retry: Annotated[dict[str, Waiting] | None, Meta(description="By tier.")]
     dead: Annotated[int | None, Meta(description="Dead letters that are kept.")]
     late: Annotated[int | None, Meta(description="Events stored but too old to count.")]

@@ -45,7 +45,7 @@ class StatusApi:
             "as_of": look.at,
             "degraded": degraded,
             "state": "degraded" if degraded else "up",
-            "lag": None if by_topic is None else _lag(by_topic.get(prefix + topics.EVENTS, []), look.at),
+            "lag": _lag((by_topic or {}).get(prefix + topics.EVENTS), look.at),
             "retry": None if by_topic is None else _retries(by_topic, prefix),
             "dead": None if by_topic is None else _dead(by_topic.get(prefix + topics.DEAD, [])),
             "late": late,
@@ -88,7 +88,9 @@ class StatusApi:
         return out
 
 
-def _lag(standings: list[Standing], now_ms: int) -> dict[str, Any]:
+def _lag(standings: list[Standing] | None, now_ms: int) -> dict[str, Any] | None:
+    if standings is None:
+        return None
     partitions = [
         {
             "partition": s.partition,

@@ -53,6 +53,13 @@ def covering(granularity: str, from_ms: int, to_ms: int) -> Span:
     return Span(granularity, start, max(1, -(-(end - start) // step)))
 
 
+def newest(granularity: str, seconds: int, now_ms: int) -> Span:
+    """The buckets of the last `seconds`, a multiple of the step; the last one is the one that runs."""
+    step = GRANULARITIES[granularity]
+    end = now_ms // 1000 // step * step + step
+    return Span(granularity, end - seconds, seconds // step)
+
+
 def choose(
     from_ms: int,
     to_ms: int,

@@ -45,7 +45,7 @@ def with_collector(log, work, **settings):
 async def until(true, seconds=5.0):
     """Other threads have no event to await."""
     deadline = asyncio.get_running_loop().time() + seconds
-    while not true():  # noqa: ASYNC110
+    while not true():
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.001)
 

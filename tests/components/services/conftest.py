@@ -1,0 +1,152 @@
+"""One place with everything the services read: a real Redis, the embedded log, two SQLite DSNs; emptied for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+import redis
+from redis_server import running
+
+from clicktide import topics
+from clicktide.log import open_log
+from clicktide.log.port import Outgoing
+from clicktide.parse import Parser
+from clicktide.redisstore.store import RedisStore
+from clicktide.row import SHARD
+from clicktide.settings import Settings
+from clicktide.sql import SqlStore, migrate
+from services.application import ROLES, Services
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Place:
+    """`settings` names the stores; the methods fill them as the pipeline would."""
+
+    def __init__(self, folder: Path, server) -> None:
+        self.folder, self.server = folder, server
+        self.given = {
+            "log.path": str(folder / "log.sqlite"),
+            "redis.url": server.url,
+            "redis.namespace": "t",
+            "sql.dsns": f"sqlite:///{folder}/s0.sqlite sqlite:///{folder}/s1.sqlite",
+            "shards.count": 8,
+            "topics.partitions": 2,
+            "http.store_timeout_s": 1.0,
+        }
+        self.settings = Settings(self.given)
+        self.log = open_log(self.settings)
+        self.log.admin().create_topics({f"tide.{name}": 2 for name in topics.ALL})
+        for dsn in self.settings.text("sql.dsns").split():
+            migrate(dsn)
+
+    def rows(self, events):
+        parser = Parser(self.settings)
+        now = time.time_ns() // 1_000_000
+        return [parser.row(orjson.dumps(e).decode(), i, now, 0, "topic0") for i, e in enumerate(events)]
+
+    def apply(self, rows) -> None:
+        """Into Redis."""
+        assert not RedisStore(self.settings).apply(rows).failed
+
+    def persist(self, rows) -> None:
+        """Into SQL."""
+        sql = SqlStore(self.settings)
+        by_dsn: dict[int, list] = {}
+        for row in rows:
+            by_dsn.setdefault(sql.dsn_of(row[SHARD]), []).append(row)
+        for dsn, its in by_dsn.items():
+            sql.write(dsn, its)
+        sql.close()
+
+    def send(self, topic, value, key=b"u", headers=()) -> None:
+        self.log.producer().send([Outgoing(f"tide.{topic}", key, value, tuple(headers))], 5)
+
+    def ask(self, work, roles=ROLES, **settings):
+        """Runs `work(client, services)` against services in this process."""
+
+        async def main():
+            given = {**self.given, **{k.replace("__", "."): v for k, v in settings.items()}}
+            services = Services(Settings(given), roles)
+            if services.batcher is not None:
+                services.batcher.start()
+            if services.live is not None:
+                services.live.start()
+            transport = httpx.ASGITransport(app=services.app)
+            try:
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://tide", timeout=20
+                ) as client:
+                    return await work(client, services)
+            finally:
+                await services.stop()
+
+        return asyncio.run(main())
+
+    def get(self, path, **params):
+        async def work(client, _):
+            return await client.get(path, params=params)
+
+        return self.ask(work)
+
+    def environment(self) -> dict[str, str]:
+        own = {"TIDE_" + k.upper().replace(".", "_"): str(v) for k, v in self.given.items()}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("TIDE_")}
+        return {
+            **kept,
+            **own,
+            "TIDE_CONFIG": str(self.folder / "none.json"),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+        }
+
+
+@contextmanager
+def serving(place: Place, *arguments: str):
+    """The services as a process of their own; gives (process, URL)."""
+    command = [sys.executable, "-m", "services", "all", "--port", "0", *arguments]
+    process = subprocess.Popen(
+        command,
+        env=place.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place.folder,
+    )
+    try:
+        line = process.stdout.readline()
+        assert "http://" in line, process.stderr.read()
+        yield process, line.split()[-1]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path, server):
+    client = redis.Redis.from_url(server.url)
+    client.flushall()
+    client.close()
+    return Place(tmp_path, server)
+
+
+@pytest.fixture
+def serve(place):
+    return lambda *arguments: serving(place, *arguments)

@@ -1,0 +1,248 @@
+"""The query service over real stores: what is stored is what it says."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from clicktide import topics
+from clicktide.retry.envelope import Envelope, Origin
+
+pytestmark = pytest.mark.embedded
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def event(i, kind="view", **more):
+    base = {"event_id": f"e{i}", "type": kind, "user_id": "u1", "occurred_at": now_ms() - 1000 - i}
+    if kind in {"order", "pay", "refund"}:
+        base |= {"order_id": "o1", "amount": 100 + i}
+    return {**base, **more}
+
+
+@pytest.fixture
+def filled(place):
+    rows = place.rows(
+        [
+            event(1, "view", gender="female", province="四川"),
+            event(2, "click", gender="male"),
+            event(3, "order", category_id="7"),
+            event(4, "pay", category_id="7", gender="female"),
+            event(5, "pay", category_id="8", user_id="u2", order_id="o2"),
+            event(6, "refund", category_id="7"),
+        ]
+    )
+    place.apply(rows)
+    place.persist(rows)
+    return place
+
+
+def test_totals_of_all_time(filled):
+    async def work(client, _):
+        return {
+            name: (await client.get(f"/v1/metrics/{name}")).json()
+            for name in ("events", "genders", "gmv", "categories", "provinces", "uv")
+        }
+
+    got = filled.ask(work)
+    totals = {name: body["totals"] for name, body in got.items()}
+    assert totals["events"] == {
+        "view": 1, "click": 1, "cart": 0, "favorite": 0, "order": 1, "pay": 2, "refund": 1,
+    }  # fmt: skip
+    assert totals["genders"] == {"female": 2, "male": 1, "unknown": 3}
+    assert totals["gmv"] == {
+        "gmv": 209, "refunds": 106, "net": 103, "pays": 2, "orders": 1, "payers": 2,
+    }  # fmt: skip
+    assert totals["categories"] == {"8": 105, "7": 104}
+    assert totals["provinces"] == {"": 5, "四川": 1}
+    assert totals["uv"] == {"uv": 2, "payers": 2}
+    for body in got.values():
+        assert body["degraded"] == []
+        assert body["from"] is None
+        assert abs(body["as_of"] - now_ms()) < 10_000
+        assert all("at" in point for point in body["series"])
+    assert len(got["events"]["series"]) == 60
+    assert sum(p["pay"] for p in got["events"]["series"]) == 2
+
+
+@pytest.mark.parametrize("params", [{"window": "1m"}, {"window": "10m"}, {"window": "2h"}, {"window": "3d"}])
+def test_windows_of_every_size_hold_the_same_events(filled, params):
+    body = filled.get("/v1/metrics/gmv", **params).json()
+    assert body["totals"]["gmv"] == 209
+    assert sum(p["gmv"] for p in body["series"]) == 209
+    assert body["from"] <= body["as_of"] - 1000 < body["to"]
+    assert body["totals"]["payers"] == 2
+
+
+def test_a_range_before_everything_is_zero(filled):
+    before = now_ms() - 3_600_000
+    body = filled.get("/v1/metrics/events", **{"from": before - 60_000, "to": before}).json()
+    assert set(body["totals"].values()) == {0}
+
+
+def test_sliding_windows_and_the_alias(filled):
+    body = filled.get("/api/realtime-gmv", window="10m", slide="2m").json()
+    assert len(body["series"]) == 5
+    assert body["series"][-1]["gmv"] == body["totals"]["gmv"] == 209
+    assert body["step_ms"] == 600_000
+
+
+def test_categories_can_be_limited_and_say_so(filled):
+    body = filled.get("/v1/metrics/categories", window="1h", limit=1, top=1).json()
+    assert body["totals"] == {"8": 105}
+    assert body["omitted"] == 1
+    assert sum(p["8"] for p in body["series"]) == 105
+    assert "7" not in body["series"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/v1/metrics/gmv", {"window": "soon"}),
+        ("/v1/metrics/gmv", {"colour": "red"}),
+        ("/v1/metrics/categories", {"limit": "0"}),
+        ("/v1/metrics/uv", {"window": "2d", "slide": "1d"}),
+        ("/v1/users/u1/timeline", {"limit": "201"}),
+        ("/v1/users/u1/timeline", {"type": "stroll"}),
+        ("/v1/users/u1/timeline", {"since": "then"}),
+        ("/v1/users/u1/timeline", {"cursor": "zzz"}),
+        (f"/v1/users/{'u' * 65}/timeline", {}),
+        ("/v1/users/%00/timeline", {}),
+    ],
+)
+def test_bad_parameters_are_400_problems(place, path, params):
+    answer = place.get(path, **params)
+    assert answer.status_code == 400
+    assert answer.json()["code"] in {"bad_parameter", "bad_cursor"}
+
+
+def test_a_timeline_from_redis_alone(filled):
+    body = filled.get("/v1/users/u1/timeline", limit=2).json()
+    assert [e["event_id"] for e in body["events"]] == ["e1", "e2"]
+    assert body["events"][0]["province"] == "四川"
+    assert body["next"]
+
+
+def test_a_timeline_goes_on_in_sql_by_cursor_and_has_each_event_once(place):
+    rows = place.rows([event(i) for i in range(30)])
+    place.persist(rows)
+    place.apply(rows[:7])
+
+    async def work(client, _):
+        seen, cursor = [], None
+        for _ in range(20):
+            params = {"limit": 4, **({"cursor": cursor} if cursor else {})}
+            body = (await client.get("/v1/users/u1/timeline", params=params)).json()
+            seen += [e["event_id"] for e in body["events"]]
+            cursor = body["next"]
+            if cursor is None:
+                return seen
+        raise AssertionError(seen)
+
+    assert place.ask(work) == [f"e{i}" for i in range(30)]
+
+
+def test_a_timeline_by_type_and_time(filled):
+    body = filled.get("/v1/users/u1/timeline", type="pay,refund").json()
+    assert [e["type"] for e in body["events"]] == ["pay", "refund"]
+    assert body["next"] is None
+    at = body["events"][0]["occurred_at"]
+    body = filled.get("/v1/users/u1/timeline", since=at, until=at + 1).json()
+    assert [e["event_id"] for e in body["events"]] == ["e4"]
+
+
+def test_an_old_event_in_redis_does_not_hide_what_redis_has_lost(place):
+    old = now_ms() - 40 * 86_400_000
+    rows = place.rows([event(1), event(2, occurred_at=old + 5000), event(3, occurred_at=old)])
+    place.persist(rows)
+    # The second left Redis with its timeline; the third came late, after that.
+    place.apply([rows[0], rows[2]])
+    body = place.get("/v1/users/u1/timeline", limit=2).json()
+    assert [e["event_id"] for e in body["events"]] == ["e1", "e2"]
+
+
+def test_users_with_odd_names(place):
+    rows = place.rows([event(1, user_id="a/b c%d?语")])
+    place.apply(rows)
+    place.persist(rows)
+    answer = place.get("/v1/users/a%2Fb%20c%25d%3F%E8%AF%AD/timeline")
+    assert [e["event_id"] for e in answer.json()["events"]] == ["e1"]
+
+
+def test_an_order_and_its_history(filled):
+    body = filled.get("/v1/orders/o1").json()
+    assert (body["state"], body["user_id"]) == ("refunded", "u1")
+    assert {name: step["amount"] for name, step in body["history"].items()} == {
+        "ordered": 103,
+        "paid": 104,
+        "refunded": 106,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/users/x/timeline", "unknown_user"),
+        ("/v1/orders/x", "unknown_order"),
+        ("/v1/events/x", "unknown_event"),
+    ],
+)
+def test_what_is_unknown_is_404(filled, path, code):
+    answer = filled.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
+def diverted(topic, event_id, **more):
+    origin = Origin("tide.events", "id", 0, 3, 5)
+    envelope = Envelope(
+        origin=origin, attempt=2, not_before=99, stage="mysql.0", code="lock", error="e", **more
+    )
+    return topic, f'{{"event_id":"{event_id}"}}'.encode(), b"u", envelope.headers()
+
+
+def test_where_an_event_is(filled):
+    filled.send(topics.EVENTS, b'{"event_id":"on its way"}')
+    filled.send(*diverted("retry.10s", "again"))
+    filled.send(*diverted("retry.1m", "e1"))
+    filled.send(topics.DEAD, b"\xff broken")
+    filled.send(*diverted(topics.DEAD, "gone"))
+
+    async def work(client, _):
+        return {
+            name: (await client.get(f"/v1/events/{name}")).json()
+            for name in ("e1", "e2", "on its way", "again", "gone")
+        }
+
+    got = filled.ask(work)
+    assert {name: body["state"] for name, body in got.items()} == {
+        "e1": "stored",
+        "e2": "stored",
+        "on its way": "waiting",
+        "again": "retrying",
+        "gone": "dead",
+    }
+    assert got["e2"]["event"]["type"] == "click"
+    assert got["e1"]["retrying"]["tier"] == "1m"
+    assert got["again"]["retrying"] == {
+        "tier": "10s", "stage": "mysql.0", "attempt": 2, "due": 99, "code": "lock", "error": "e",
+    }  # fmt: skip
+    assert got["gone"]["dead"]["code"] == "lock"
+
+
+def test_status(filled):
+    filled.send(topics.EVENTS, b'{"event_id":"a"}')
+    filled.send(*diverted("retry.10s", "again"))
+    filled.send(*diverted(topics.DEAD, "gone"))
+    body = filled.get("/v1/status").json()
+    assert body["state"] == "up"
+    assert body["lag"]["records"] == 1
+    assert body["lag"]["seconds"] >= 0
+    assert len(body["lag"]["partitions"]) == 2
+    assert body["retry"]["10s"] == {"records": 1, "oldest_due": 99}
+    assert body["retry"]["1s"] == {"records": 0, "oldest_due": None}
+    assert body["dead"] == 1
+    assert body["stores"] == {"redis": "up", "log": "up", "mysql.0": "up", "mysql.1": "up"}
+    assert body["rate"] > 0
