@@ -8,9 +8,11 @@ import time
 from functools import partial
 from typing import Any
 
+from streamparse import Stream
+
 from clicktide import topics
 from clicktide.log import open_log
-from clicktide.log.port import Headers, Record
+from clicktide.log.port import Record
 from clicktide.retry import envelope
 from clicktide.retry.policy import FATAL
 from clicktide.slices import FAILED, FAILURES, RECORDS, RETRY_RECORDS, Failure, Slice, texts
@@ -18,7 +20,6 @@ from clicktide.source import Limits, Source, retry_names
 from clicktide.sql import SqlStore
 from clicktide.watch import StoreWatch
 from multilang.component import TideSpout
-from streamparse import Stream
 
 IDLE_S = 0.004  # how long an idle `next` may hold the pipe that also carries acks
 
@@ -106,7 +107,7 @@ class RetrySpout(_SliceSpout):
         return retry_names(self.settings.text("topics.prefix"))
 
     def due(self) -> Any:
-        return _not_before
+        return envelope.not_before
 
     def send(self, found: Slice) -> None:
         place = found.place
@@ -126,10 +127,3 @@ class RetrySpout(_SliceSpout):
 def _poison(found: Slice) -> Failure:
     why = "the slice was halved until only this record was left, and it still fails"
     return Failure(found.offsets[0], "poison", FATAL, "poison", why)
-
-
-def _not_before(headers: Headers) -> int:
-    for name, value in headers:
-        if name == topics.NOT_BEFORE:
-            return int(value) if value.isdigit() else 0
-    return 0

@@ -11,6 +11,8 @@ from clicktide import __version__, topics
 from clicktide.log.port import Headers, Record
 
 MAX_ERROR_BYTES = 512
+_MAX_DIGITS = 18  # more would not fit 64 bits
+_NOWHERE = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ def read(record: Record, topic_id: str) -> Envelope:
     found = {name: value.decode("utf-8", "replace") for name, value in record.headers}
     origin = Origin(record.topic, topic_id, record.partition, record.offset, record.timestamp)
     where = found.get(topics.ORIGIN, "").rsplit(":", 2)
-    if len(where) == 3 and where[1].isdecimal() and where[2].isdecimal():
-        timestamp = _number(found.get(topics.ORIGIN_TIMESTAMP), record.timestamp)
-        origin = Origin(
-            where[0], found.get(topics.ORIGIN_TOPIC_ID, ""), int(where[1]), int(where[2]), timestamp
-        )
+    if len(where) == 3:
+        partition, offset = _number(where[1], _NOWHERE), _number(where[2], _NOWHERE)
+        # A claim has room for so much (`claims`); Kafka writes neither.
+        if partition < 2**16 and offset < 2**48:
+            timestamp = _number(found.get(topics.ORIGIN_TIMESTAMP), record.timestamp)
+            origin = Origin(where[0], found.get(topics.ORIGIN_TOPIC_ID, ""), partition, offset, timestamp)
     return Envelope(
         origin=origin,
         attempt=_number(found.get(topics.ATTEMPT), 0),
@@ -86,5 +89,14 @@ def read(record: Record, topic_id: str) -> Envelope:
     )
 
 
+def not_before(headers: Headers) -> int:
+    """When (ms since the epoch) a record of a retry topic is due; 0, which is now, where that cannot be read. Never raises."""
+    for name, value in headers:
+        if name == topics.NOT_BEFORE:
+            return _number(value.decode("ascii", "replace"), 0)
+    return 0
+
+
 def _number(text: str | None, default: int) -> int:
-    return int(text) if text is not None and text.isdecimal() else default
+    plain = text is not None and len(text) <= _MAX_DIGITS and text.isascii() and text.isdecimal()
+    return int(text) if plain and text is not None else default
