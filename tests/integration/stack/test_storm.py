@@ -1,0 +1,180 @@
+"""Topologies on the real Storm, by streamparse's own commands: nothing is lost while it scales and crashes."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.stack.process import descendants, every_process
+from deploy.stack.servers.storm import cluster_summary, worker_processes
+from deploy.stack.stack import Stack
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(900)]
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def counted(folder: Path) -> set[int]:
+    """Numbers that were written down; a line cut by a crash is not counted."""
+    found: set[int] = set()
+    for path in folder.glob("*.txt"):
+        found.update(int(line) for line in path.read_text().split("\n")[:-1])
+    return found
+
+
+def written(folder: Path) -> int:
+    """Lines written so far, repeats included: it grows while numbers flow."""
+    return sum(path.read_text().count("\n") for path in folder.glob("*.txt"))
+
+
+def wait_until(met: Callable[[], object], what: str, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"{what} took longer than {seconds:.0f} s"
+        time.sleep(0.3)
+
+
+def submit(tide: Command, project: Path, name: str, folder: Path, total: int, *more: str) -> None:
+    options = [f"counting.folder={folder}", f"counting.total={total}", "topology.message.timeout.secs=5"]
+    pairs = [word for option in options for word in ("-o", option)]
+    done = tide("sparse", "submit", "-n", name, "-e", "stack", *pairs, *more, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pkg_resources" not in done.stderr
+
+
+def executors(stack: Stack, name: str) -> int | None:
+    summary = cluster_summary(stack.settings.nimbus_port, seconds=10)
+    found = [item for item in (summary.topologies if summary else []) if item.name == name]
+    return found[0].num_executors if found else None
+
+
+def kill_all(stack: Stack, storm: Command) -> None:
+    summary = cluster_summary(stack.settings.nimbus_port, seconds=10)
+    for item in summary.topologies if summary else []:
+        storm("kill", item.name, "-w", "0")
+    wait_until(lambda: not worker_processes(stack.settings), "the end of all workers", 120)
+
+
+def test_two_topologies_scale_crash_and_count_everything(
+    stack: Stack, tide: Command, storm: Command, project: Path, tmp_path: Path
+) -> None:
+    total = 15_000
+    try:
+        submit(tide, project, "counting", tmp_path / "counting", total)
+        submit(tide, project, "tally", tmp_path / "tally", 500, "-w", "2")
+        assert (project / "_build").is_dir()
+        assert max(jar.stat().st_size for jar in (project / "_build").rglob("*.jar")) < 20_000
+        wait_until(lambda: len(counted(tmp_path / "counting")) > 100, "the first numbers")
+        listed = storm("list").stdout
+        assert "counting" in listed
+        assert "tally" in listed
+
+        # 1 spout, 2 of 4 bolt tasks, 1 acker; the two other tasks get executors of their own.
+        assert executors(stack, "counting") == 4
+        done = storm("rebalance", "counting", "-w", "1", "-e", "count=4")
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: executors(stack, "counting") == 6, "the rebalance")
+
+        before = written(tmp_path / "counting")
+        wait_until(lambda: written(tmp_path / "counting") > before + 100, "numbers after the rebalance")
+        workers = {record.pid for record in worker_processes(stack.settings)}
+        stack.server("nimbus").kill()
+        stack.server("supervisor").kill()
+        assert stack.up().keys() == {"nimbus", "supervisor"}
+        assert workers & {record.pid for record in worker_processes(stack.settings)}, (
+            "workers outlive the daemons"
+        )
+
+        wait_until(lambda: counted(tmp_path / "counting") >= set(range(total)), "the last number", 300)
+        wait_until(lambda: counted(tmp_path / "tally") >= set(range(500)), "the other topology's last number")
+        logs = storm("logs", "counting", "-n", "2")
+        assert "ShellBolt" in logs.stdout, logs.stderr
+    finally:
+        kill_all(stack, storm)
+    assert executors(stack, "counting") is None
+
+
+def test_a_worker_that_is_killed_comes_back_and_nothing_is_lost(
+    stack: Stack, tide: Command, storm: Command, project: Path, tmp_path: Path
+) -> None:
+    try:
+        submit(
+            tide, project, "counting", tmp_path / "counting", 20_000, "-o", "topology.max.spout.pending=20"
+        )
+        wait_until(lambda: len(counted(tmp_path / "counting")) > 100, "the first numbers")
+        children = descendants(every_process(), [record.pid for record in worker_processes(stack.settings)])
+        for record in worker_processes(stack.settings):
+            subprocess.run(["kill", "-9", str(record.pid)], check=False)
+        wait_until(
+            lambda: (
+                not {stat.pid for stat in children}
+                & {stat.pid for stat in every_process() if stat.state != "Z"}
+            ),
+            "the end of a killed worker's Python processes",
+        )
+        # The spout starts over in the new worker: each number is there at least once.
+        wait_until(lambda: counted(tmp_path / "counting") >= set(range(5_000)), "the last number", 300)
+    finally:
+        kill_all(stack, storm)
+
+
+def test_workers_end_with_down_even_after_their_supervisor_died(
+    stack: Stack, tide: Command, storm: Command, project: Path, tmp_path: Path
+) -> None:
+    try:
+        submit(
+            tide, project, "counting", tmp_path / "counting", 1_000_000, "-o", "topology.max.spout.pending=5"
+        )
+        wait_until(lambda: counted(tmp_path / "counting"), "the first numbers")
+        workers = worker_processes(stack.settings)
+        children = descendants(every_process(), [record.pid for record in workers])
+        assert len(workers) == 2, "the worker and its log writer"
+        assert len(children) >= 3
+        stack.server("supervisor").kill()
+        assert tide("stack", "wipe", "--yes").returncode == 1
+        assert tide("stack", "down", "--only", "storm").returncode == 0
+        gone = {record.pid for record in workers} | {stat.pid for stat in children}
+        assert not gone & {stat.pid for stat in every_process() if stat.state != "Z"}
+        # The topology itself was only interrupted.
+        before = written(tmp_path / "counting")
+        stack.up()
+        wait_until(lambda: written(tmp_path / "counting") > before, "numbers after the restart")
+    finally:
+        stack.up()
+        kill_all(stack, storm)
+
+
+def test_sparse_run_needs_no_running_stack_and_leaves_nothing(
+    tide: Command, project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "local"
+    options = ["-o", f"counting.folder={folder}", "-o", "counting.total=2000"]
+    done = tide("sparse", "run", "-n", "counting", "-e", "stack", "-t", "20", *options, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert counted(folder) == set(range(2000))
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in _read(path)]
+    assert not left
+
+
+def test_a_broken_component_shows_its_traceback(tide: Command, project: Path) -> None:
+    bolt = project / "src" / "bolts" / "counting.py"
+    # Only where components run: the command line has to be able to load the topology.
+    bolt.write_text(
+        "import sys\n"
+        "if 'streamparse_run' in sys.argv[0]:\n"
+        "    raise RuntimeError('broken on purpose')\n" + bolt.read_text()
+    )
+    done = tide("sparse", "run", "-n", "counting", "-e", "stack", "-t", "15", cwd=project)
+    assert done.returncode != 0
+    assert "RuntimeError: broken on purpose" in done.stdout + done.stderr
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
