@@ -45,7 +45,7 @@ def run(settings: Settings, console: Console | None = None) -> Snapshot | None:
     hub = make_hub(settings, console)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        hub.supervisor.stop()
+        hub.course.stop()
 
     before = {
         number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,7 +74,7 @@ class Runner:
         """Drains, ends all processes, returns the last snapshot. Raises what ended the run early, and
         TimeoutError after `timeout` seconds."""
         if self._thread.is_alive():
-            self._hub.supervisor.stop()
+            self._hub.course.stop()
         return self.join(timeout)
 
     def join(self, timeout: float | None = None) -> Snapshot | None:
@@ -112,6 +112,6 @@ class Runner:
         if error is None:
             self.stop()
         elif self._thread.is_alive():
-            self._hub.supervisor.stop()
-            self._hub.supervisor.stop()
+            self._hub.course.stop()
+            self._hub.course.stop()
             self._thread.join()

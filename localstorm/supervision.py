@@ -1,4 +1,4 @@
-"""Starts the component processes, notices how they fare, restarts the ones that die, and ends them all.
+"""Starts the component processes, notices how they fare, restarts the ones that die.
 
 A process that dies takes only itself along: the trees of the tuples it had been given fail at once, what waits
 for it waits on, and a new one is started after a pause that doubles from 0.1 s to 30 s (and starts over once a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ HEARTBEAT = 1.0
 STARTING = 60.0
 """Seconds a process has to import its module and answer the handshake."""
 STEADY = 60.0
-CLOSING, TERMINATING = 3.0, 2.0
 ERROR_PATIENCE = 1.5
 """Seconds that an exception waits to be shown together with the death it caused."""
 ERROR_RECENT = 10.0
@@ -36,24 +34,13 @@ _STDERR_BYTES = 1 << 20
 
 
 class Supervisor:
-    """The life of every process of a hub. `phase` is starting, running, draining, ending or ended."""
+    """The life of every process of a hub."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self.due = 0.0
-        self.phase = "starting"
         self._env = child_environment(os.environ)
         self._pid_dir = hub.settings.log_dir.absolute() / "pids"
         self._silence = hub.plan.number("topology.subprocess.timeout.secs", 30)
-        self._stop_asked = 0
-        self._stop_at: float | None = None
-        self._deadline = 0.0
-        self._terminated = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether no process is left and none will be started."""
-        return self.phase == "ended"
 
     def start(self) -> None:
         """Starts all processes."""
@@ -63,11 +50,6 @@ class Supervisor:
                 file.unlink(missing_ok=True)
         for task in self._hub.tasks:
             self._spawn(task)
-
-    def stop(self) -> None:
-        """Asks for the end: once to drain first, twice to end at once. Safe in a signal handler."""
-        self._stop_asked += 1
-        self._hub.wake()
 
     def kill_all(self) -> None:
         """Ends whatever is left, at once."""
@@ -79,7 +61,6 @@ class Supervisor:
                 task.child = None
         with contextlib.suppress(OSError):
             self._pid_dir.rmdir()  # stays while another run uses it
-        self.phase = "ended"
 
     # -- births --------------------------------------------------------------------------------------
 
@@ -117,7 +98,7 @@ class Supervisor:
         hub = self._hub
         task.greeted = True
         if task.spout:
-            if self.phase in ("starting", "running"):
+            if hub.course.spouts_wanted:
                 hub.tell(task, "activate", wire.ACTIVATE)
         else:
             task.control.append(wire.HEARTBEAT)
@@ -133,32 +114,28 @@ class Supervisor:
         task.tick_at = hub.now + task.tick_every
         if task.attempts:
             hub.reporter.say("INFO", task.label, f"is back, pid {task.child.pid if task.child else 0}")
-        if self.phase == "running" and task.spout:
+        if hub.course.phase == "running" and task.spout:
             task.spout.active = True
         hub.dirty.add(task)
 
     # -- regular care --------------------------------------------------------------------------------
 
-    def tend(self, every: float) -> None:
-        """Everything that is done by the clock."""
+    def tend(self) -> None:
+        """Everything that is done to processes by the clock."""
         hub, now = self._hub, self._hub.now
-        self.due = now + every
-        hub.acker.expire(now)
         for task in hub.tasks:
             if task.child is None:
-                if task.restart_at is not None and now >= task.restart_at and self.phase != "ending":
+                if task.restart_at is not None and now >= task.restart_at and hub.course.phase != "ending":
                     self._spawn(task)
             elif task.child.exits is None and task.child.exit_code() is not None:
                 self._exited(task)
             else:
                 self._tend_process(task, now)
-        self._advance(now)
-        hub.reporter.turn(hub.tasks, len(hub.acker), self.phase, now)
 
     def _tend_process(self, task: Task, now: float) -> None:
         if task.error and now - task.error[0] > ERROR_PATIENCE:
             self._show_error(task)
-        if self.phase == "ending" or task.doomed:
+        if self._hub.course.phase == "ending" or task.doomed:
             return
         if task.mute_since is not None:
             # It is usually on its way out; what closed its stdout by itself is of no use alive.
@@ -230,7 +207,7 @@ class Supervisor:
         (self._pid_dir / str(child.pid)).unlink(missing_ok=True)
         task.child = None
         self._give_up_inflight(task)
-        if self.phase == "ending":
+        if hub.course.phase == "ending":
             self._show_error(task)
             return
         how = task.doomed or describe_exit(code)
@@ -247,7 +224,7 @@ class Supervisor:
             hub.failure = CrashLoopError(
                 f"{task.label} died {task.counters.restarts} times (--max-restarts {limit})"
             )
-            self._end_processes(hub.now)
+            hub.course.end_processes(hub.now)
 
     def _story(self, task: Task) -> str:
         """What the process said about its end."""
@@ -289,68 +266,3 @@ class Supervisor:
             text = line.decode("utf-8", "replace").rstrip()
             task.stderr_tail.append(text[:2000])
             self._hub.reporter.stderr(task, text)
-
-    # -- the end -------------------------------------------------------------------------------------
-
-    def _advance(self, now: float) -> None:
-        hub = self._hub
-        if self.phase == "starting" and all(task.ready or task.counters.restarts for task in hub.tasks):
-            self.phase = "running"
-            for task in hub.spouts:
-                assert task.spout
-                task.spout.active = task.ready
-            hub.reporter.say("INFO", "localstorm", f"{hub.plan.name} is running: {len(hub.tasks)} tasks")
-            if hub.settings.duration > 0:
-                self._stop_at = now + hub.settings.duration
-        if self._stop_at is not None and now >= self._stop_at and not self._stop_asked:
-            self._stop_asked = 1
-        if self._stop_asked and self.phase in ("starting", "running"):
-            self._deactivate(now)
-        if self.phase == "draining" and (self._drained() or now >= self._deadline or self._stop_asked > 1):
-            self._end_processes(now)
-        if self.phase == "ending":
-            self._see_off(now)
-
-    def _deactivate(self, now: float) -> None:
-        hub = self._hub
-        self.phase = "draining"
-        self._deadline = now + hub.settings.drain
-        for task in hub.spouts:
-            assert task.spout
-            if task.child and task.ready:
-                hub.tell(task, "deactivate", wire.DEACTIVATE)
-            task.spout.active = False
-
-    def _drained(self) -> bool:
-        return not len(self._hub.acker) and not any(
-            task.outbox or task.inflight or (task.spout and task.child and task.spout.waiting)
-            for task in self._hub.tasks
-        )
-
-    def _end_processes(self, now: float) -> None:
-        hub = self._hub
-        left = len(hub.acker)
-        waiting = sum(len(task.outbox) + len(task.inflight) for task in hub.tasks)
-        if left or waiting:
-            hub.reporter.say(
-                "WARNING", "localstorm", f"left un-acked: {left} spout tuples ({waiting} tuples on their way)"
-            )
-        self.phase = "ending"
-        self._deadline = now + CLOSING
-        for task in hub.tasks:
-            if task.child:
-                hub.unwatch(task.child.stdin)
-                task.writing = True  # nothing may be written to the closed pipe
-                task.child.close_stdin()
-
-    def _see_off(self, now: float) -> None:
-        alive = [task for task in self._hub.tasks if task.child]
-        if not alive:
-            self.phase = "ended"
-        elif now >= self._deadline:
-            number = signal.SIGKILL if self._terminated else signal.SIGTERM
-            for task in alive:
-                assert task.child
-                task.child.signal(number)
-            self._terminated = True
-            self._deadline = now + TERMINATING

@@ -158,11 +158,11 @@ class _Quiet:
             return
         if hub.now - self._began > self._timeout:
             self.timed_out = True
-            hub.supervisor.stop()
-            hub.supervisor.stop()
+            hub.course.stop()
+            hub.course.stop()
             self._stopping = True
         elif self._done(hub):
-            hub.supervisor.stop()
+            hub.course.stop()
             self._stopping = True
 
     def _until_holds(self, snapshot: Snapshot | None) -> bool:
@@ -183,7 +183,7 @@ class _Quiet:
 
 def is_idle(hub: Hub) -> bool:
     """Whether nothing is on its way and no spout has had anything lately."""
-    if hub.supervisor.phase != "running" or len(hub.acker):
+    if hub.course.phase != "running" or len(hub.acker):
         return False
     for task in hub.tasks:
         if not task.ready or task.outbox or task.inflight or task.control:

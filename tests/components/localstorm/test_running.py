@@ -200,9 +200,9 @@ def test_a_ring_of_bolts_does_not_lock_up(make_project):
             GlobalStreamId(componentId="back", streamId="default"): Grouping.SHUFFLE})
         back = Rounds.spec(inputs=[there])
     """)
-    result = run_topology(project, options={"limit": 20, "topology.shellbolt.max.pending": 2})
+    result = run_topology(project, options={"limit": 4, "topology.shellbolt.max.pending": 2})
     assert len(result.acked("numbers")) == 20
-    assert result.stats.component("there").acked > 5000
+    assert result.stats.component("there").acked > 1000
 
 
 def test_no_ackers_acks_at_once(make_project):

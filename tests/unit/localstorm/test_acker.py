@@ -4,10 +4,13 @@ import random
 from functools import reduce
 from operator import xor
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstorm.acker import Acker, merge
+
+# Little time, and none measured: other tests run beside this one.
+few = settings(max_examples=40, deadline=None)
 
 
 class Heard:
@@ -18,6 +21,7 @@ class Heard:
         self.reports.append((tree.message_id, outcome))
 
 
+@few
 @given(seed=st.integers(0, 2**32), spouts=st.integers(1, 4), growth=st.integers(0, 40), data=st.data())
 def test_a_tree_completes_exactly_when_storms_xor_is_zero(seed, spouts, growth, data):
     rng = random.Random(seed)
@@ -63,6 +67,7 @@ def test_a_tree_completes_exactly_when_storms_xor_is_zero(seed, spouts, growth, 
     assert len(acker) == 0
 
 
+@few
 @given(acks=st.permutations(range(6)), failing=st.integers(0, 5))
 def test_one_failed_edge_fails_the_tree_once_and_late_acks_do_nothing(acks, failing):
     heard = Heard()

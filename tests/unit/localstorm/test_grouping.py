@@ -4,13 +4,17 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstorm.errors import ProtocolError
 from localstorm.grouping import chooser
 
+# Little time, and none measured: other tests run beside this one.
+few = settings(max_examples=40, deadline=None)
 
+
+@few
 @given(tasks=st.integers(1, 9), start=st.integers(0, 2**32), rounds=st.integers(1, 5))
 @pytest.mark.parametrize("kind", ["shuffle", "none", "local_or_shuffle"])
 def test_shuffling_gives_every_task_the_same_share(kind, tasks, start, rounds):
@@ -19,6 +23,7 @@ def test_shuffling_gives_every_task_the_same_share(kind, tasks, start, rounds):
     assert counts == dict.fromkeys(range(tasks), rounds)
 
 
+@few
 @given(
     key=st.text() | st.integers(-(2**53), 2**53) | st.none() | st.lists(st.text()), tasks=st.integers(1, 9)
 )

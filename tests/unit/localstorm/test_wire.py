@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 import simplejson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstorm import wire
@@ -29,6 +29,9 @@ values = st.recursive(
     max_leaves=20,
 )
 
+# Little time, and none measured: other tests run beside this one.
+few = settings(max_examples=40, deadline=None)
+
 
 PYSTORMS_ORDER = ("anchors", "id", "stream", "task", "need_task_ids")
 
@@ -41,6 +44,7 @@ def pystorms(message):
     return simplejson.dumps(message, namedtuple_as_object=False).encode()
 
 
+@few
 @given(messages=st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=6), data=st.data())
 def test_messages_come_whole_however_the_pipe_cuts_them(messages, data):
     stream = b"".join(pystorms(message) + b"\nend\n" for message in messages)
@@ -60,6 +64,7 @@ def test_a_message_of_several_lines_is_one_message():
     assert framer.rest() == b'{"comm'
 
 
+@few
 @pytest.mark.parametrize("write", [compact, pystorms])
 @given(
     body=st.lists(values, max_size=4),
