@@ -9,11 +9,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any
 
 import confluent_kafka.admin
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -25,7 +24,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
-from clicktide.log.confluent.client import MOVING, admin_conf, logger, telling, told
+from clicktide.log.confluent.client import admin_conf, logger, telling
+from clicktide.log.confluent.offsets import GroupOffsets
 from clicktide.log.kafka import Cluster, replication, shown, topic_config, topic_id
 from clicktide.log.limits import REQUEST_TIMEOUT_S, check_topic
 from clicktide.log.port import TopicInfo, TopicPartition
@@ -44,6 +44,7 @@ class ConfluentAdmin:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._admin: AdminClient | None = None
+        self._groups: dict[str, GroupOffsets] = {}
 
     def _client(self) -> AdminClient:
         if self._admin is None:
@@ -142,47 +143,9 @@ class ConfluentAdmin:
         return {p: (earliest[p], end[p]) for p in partitions}
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        if not partitions:
-            return {}
-        asked = ConsumerGroupTopicPartitions(group, [KafkaPartition(*p) for p in partitions])
-        futures = self._client().list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
-        answer = _results(futures, f"ask for the offsets of group {group}")[group]
-        return known_offsets(answer.topic_partitions)
-
-    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Store offsets of a group that has no members.
-
-        A consumer's own commit would wait for a broker that is away for as long as that takes.
-        """
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while True:
-            error = self._try_commit(group, offsets, deadline - time.monotonic())
-            if error is None:
-                return
-            # The coordinator moves, or has just started: the client itself does not try again.
-            if error.code() not in MOVING or time.monotonic() + _LOOK_AGAIN_S >= deadline:
-                raise told(error, f"commit offsets of group {group}")
-            time.sleep(_LOOK_AGAIN_S)
-
-    def _try_commit(
-        self, group: str, offsets: Mapping[TopicPartition, int], timeout_s: float
-    ) -> KafkaError | None:
-        wanted = [KafkaPartition(*p, offset) for p, offset in offsets.items()]
-        with telling(f"commit offsets of group {group}"):
-            (future,) = (
-                self._client()
-                .alter_consumer_group_offsets(
-                    [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=max(0.01, timeout_s)
-                )
-                .values()
-            )
-            try:
-                answer = future.result(_PATIENCE_S)
-            except KafkaException as e:
-                if e.args[0].code() in MOVING:
-                    return cast("KafkaError", e.args[0])
-                raise
-        return next((p.error for p in answer.topic_partitions if p.error is not None), None)
+        if group not in self._groups:
+            self._groups[group] = GroupOffsets(self._cluster, group)
+        return self._groups[group].committed(partitions)
 
     def probe(self) -> Future[Any]:
         """Ask the cluster for something small; the future ends within seconds."""
@@ -190,6 +153,9 @@ class ConfluentAdmin:
             return self._client().describe_cluster(request_timeout=_PROBE_S)
 
     def close(self) -> None:
+        for group in self._groups.values():
+            group.close()
+        self._groups.clear()
         # librdkafka's handle goes with its last reference; there is no explicit end.
         self._admin = None
 
@@ -213,17 +179,6 @@ def _id_of(topic: Any) -> str:
     uuid = topic.topic_id
     low = uuid.get_least_significant_bits() & ((1 << 64) - 1)
     return topic_id(uuid.get_most_significant_bits() << 64 | low)
-
-
-def known_offsets(partitions: Iterable[Any]) -> dict[TopicPartition, int]:
-    """The committed ones of librdkafka's answer; raises what is wrong with a partition."""
-    found = {}
-    for p in partitions:
-        if p.error is not None and p.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise told(p.error, "ask for the group's offsets")
-        if p.offset >= 0:
-            found[TopicPartition(p.topic, p.partition)] = p.offset
-    return found
 
 
 def _results(

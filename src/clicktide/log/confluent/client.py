@@ -24,11 +24,6 @@ logger.addHandler(logging.NullHandler())
 
 ALL_BROKERS_DOWN: int = KafkaError._ALL_BROKERS_DOWN
 PARTITION_EOF: int = KafkaError._PARTITION_EOF
-MOVING = {
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-}
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 

@@ -14,8 +14,9 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from clicktide.errors import LogError, OffsetOutOfRange, UnknownTopic
-from clicktide.log.confluent.admin import ConfluentAdmin, known_offsets
+from clicktide.log.confluent.admin import ConfluentAdmin
 from clicktide.log.confluent.client import ALL_BROKERS_DOWN, OUT_OF_RANGE, consumer_conf, telling, told
+from clicktide.log.confluent.offsets import GroupOffsets
 from clicktide.log.confluent.outage import Outage
 from clicktide.log.confluent.ranges import read_offsets
 from clicktide.log.kafka import Cluster
@@ -30,6 +31,7 @@ class ConfluentConsumer:
         self._cluster = cluster
         self._group = group
         self._admin = ConfluentAdmin(cluster)
+        self._offsets = GroupOffsets(cluster, group)
         self._outage = Outage(self._admin)
         self._consumer: Consumer | None = None
         self._fetcher: Consumer | None = None
@@ -172,17 +174,10 @@ class ConfluentConsumer:
         return read_offsets(self._fetcher, partition, wanted, deadline)
 
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        if not partitions:
-            return {}
-        with telling(f"ask for the offsets of group {self._group}"):
-            found = self._client().committed(
-                [KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S
-            )
-        return known_offsets(found)
+        return self._offsets.committed(partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        if offsets:
-            self._admin.commit(self._group, offsets)
+        self._offsets.commit(offsets)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return self._admin.bounds(partitions)
@@ -210,6 +205,7 @@ class ConfluentConsumer:
             if client is not None:
                 client.close()
         self._consumer = self._fetcher = None
+        self._offsets.close()
         self._admin.close()
 
 
