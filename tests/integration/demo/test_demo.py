@@ -1,0 +1,171 @@
+"""`./tide demo` as a newcomer meets it: up, traffic, a balanced ledger, a clean end; and what can go wrong."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from demo_process import COMMAND, DemoProcess, demo, environment, processes_of, tide, wait_for
+
+pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
+
+
+def test_a_run_with_a_time_limit_balances_and_leaves_nothing(tmp_path):
+    data = tmp_path / "data with a blank"
+    done = tide("demo", "--port", "0", "--seconds", "3", "--rate", "100", "--data-dir", str(data))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().splitlines()[-1].startswith("tide demo: ended") or "balanced" in done.stdout
+    assert "FAIL" not in done.stdout
+    assert "300 records" in done.stdout
+    assert processes_of(data) == {}
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A demo without traffic, shared by the tests that only look."""
+    with demo(tmp_path_factory.mktemp("idle"), "--no-traffic") as made:
+        yield made
+
+
+def test_the_page_and_the_api_answer_on_the_one_port(idle):
+    urls = idle.record()["urls"]
+    for url in (urls["page"], urls["docs"], urls["query"] + "/v1/metrics/events"):
+        assert urllib.request.urlopen(url, timeout=10).status == 200
+
+
+def test_other_commands_find_the_running_demo(idle):
+    lag = tide("lag", "--json", "--data-dir", str(idle.data_dir))
+    assert lag.returncode == 0, lag.stderr
+    assert lag.stdout.count('"topic": "tide.events"') == 8
+    doctor = tide("doctor", "--data-dir", str(idle.data_dir))
+    assert doctor.returncode == 0, doctor.stdout
+    assert f"runs, pid {idle.process.pid}" in doctor.stdout
+    assert [line for line in doctor.stdout.splitlines() if line.startswith("ok     sql")]
+
+
+def test_a_second_demo_is_refused_with_the_pid_of_the_first(idle):
+    done = tide("demo", "--port", "0", "--data-dir", str(idle.data_dir))
+    assert done.returncode == 1
+    assert f"pid {idle.process.pid}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_kill_9_of_any_process_costs_nothing(tmp_path):
+    data = tmp_path / "data"
+    made = DemoProcess(data, "--seconds", "8", "--rate", "200", output=tmp_path / "output.txt")
+    try:
+        made.wait_up()
+        for name in ("services", "redis", "events", "redrive"):
+            made.kill(name)
+        assert made.process.wait(250) == 0, made.said()
+        assert "1600 records" in made.said()
+    finally:
+        made.end(signal.SIGKILL)
+        made.nothing_left()
+
+
+def test_kill_9_of_the_demo_leaves_nothing_and_the_next_goes_on(tmp_path):
+    with demo(tmp_path) as made:
+        made.process.kill()
+        made.process.wait()
+        made.nothing_left()
+        again = tide("demo", "--port", "0", "--seconds", "2", "--data-dir", str(made.data_dir), timeout_s=200)
+        assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_ctrl_c_on_a_terminal_ends_it_quietly(tmp_path):
+    data = tmp_path / "data"
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--port", "0", "--data-dir", str(data)],
+        env=environment(TERM="xterm"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=own_terminal,  # noqa: PLW1509 - no thread runs here
+    )
+    os.close(terminal)
+    said = bytearray()
+
+    def read() -> bool:
+        said.extend(os.read(screen, 65536))
+        return b"lag" in said
+
+    try:
+        wait_for(read, "the status line")
+        os.write(screen, b"\x03")
+        drain(screen, said)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
+    assert b"Traceback" not in said
+    assert b"\r\x1b[K" in said
+    wait_for(lambda: not processes_of(data), "the end of its processes")
+
+
+def own_terminal() -> None:
+    """The child's terminal is its own, so that ^C reaches it and nobody else."""
+    import fcntl
+    import termios
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def drain(screen: int, said: bytearray) -> None:
+    try:
+        while piece := os.read(screen, 65536):
+            said.extend(piece)
+    except OSError:  # the other side is closed
+        pass
+
+
+def test_a_port_in_use_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = tide("demo", "--port", str(port), "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"tide demo: port {port} on 127.0.0.1: Address already in use; choose another with --port\n"
+    )
+    assert processes_of(tmp_path / "data") == {}
+
+
+def test_a_store_that_cannot_be_opened_is_one_line_and_stops_everything(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "shard-0.sqlite").write_bytes(b"this is no database" * 100)
+    done = tide("demo", "--port", "0", "--data-dir", str(data))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot prepare the stores" in done.stderr
+    assert processes_of(data) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--rate", "0"], "--rate"),
+        (["--seconds", "x"], "--seconds"),
+        (["--file", "nowhere.csv"], "nowhere.csv"),
+        (["--no-traffic", "--seconds", "1"], "--no-traffic"),
+        (["--port", "70000"], "70000"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(tmp_path, words, part):
+    done = tide("demo", "--data-dir", str(tmp_path / "data"), *words)
+    assert done.returncode in (1, 2)
+    assert part in done.stderr
+    assert done.stderr.count("\n") == 1
