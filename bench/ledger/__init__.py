@@ -116,6 +116,10 @@ def judge(
     if not expected.kinds:
         report.checks.append(compare("records in the truth", "at least 1", 0, ok=False))
         return report
+    if before := sql_checks.sent_before(sides):
+        report.notes.append(
+            f"{before} events were stored by an earlier run with the same ids, with its times"
+        )
     report.checks += sql_checks.checks(sides)
     report.checks += redis_checks.timelines(
         sides,
@@ -175,9 +179,11 @@ def _sums_of_truth(expected: Expected, sql: SqlSide, sums: Sums) -> Sums:
         row = sql.rows.get(event_id)
         # A replay does not know which of its rows are late: that depends on when they came in.
         late = fact.late or (row is not None and row.received_at - fact.occurred_at > sql.late_after_ms)
+        # Of the times that it was sent with, the one that was taken first is the one that counts.
+        at = row.occurred_at if row is not None and row.occurred_at in expected.times(event_id) else None
         content = fact.content
         sums.add(
-            fact.occurred_at,
+            fact.occurred_at if at is None else at,
             content[TYPE],
             content[GENDER],
             content[PROVINCE],

@@ -37,11 +37,13 @@ Content = tuple[Any, ...]
 
 
 class Fact(NamedTuple):
-    """An accepted event: its time (ms), what it says in the order of CONTENT, and whether the truth calls it late."""
+    """An accepted event: its time (ms), what it says in the order of CONTENT, whether the truth calls it late, and
+    when it was meant to be sent (ms)."""
 
     occurred_at: int
     content: Content
     late: bool
+    sent_at: int
 
 
 class Expected:
@@ -88,7 +90,7 @@ class Expected:
             self.duplicates[event_id] += 1
         if line.unknown:
             self.unknown.add(event_id)
-        self.facts[event_id] = Fact(occurred_at, content, line.kind == truth.LATE)
+        self.facts[event_id] = Fact(occurred_at, content, line.kind == truth.LATE, line.at)
         prefix, _, number = event_id.rpartition("-")
         if prefix.startswith("g") and number.isdigit():
             self.runs.add(prefix)

@@ -50,6 +50,20 @@ def checks(sides: Sides) -> Iterator[Check]:
     yield orders(sides)
 
 
+def sent_before(sides: Sides) -> int:
+    """Take the times of rows that came in before the truth's records were sent as times that were sent; how many.
+
+    The same file replayed again under the same label has the same ids at other times, and changes nothing.
+    """
+    expected = sides.expected
+    found = 0
+    for i, row in sides.sql.rows.items():
+        if row.received_at < expected.facts[i].sent_at and row.occurred_at not in expected.times(i):
+            expected.other_times.setdefault(i, set()).add(row.occurred_at)
+            found += 1
+    return found
+
+
 def stored(sides: Sides) -> Check:
     """P1: every accepted id is in SQL, or dead-lettered."""
     expected, sql = sides.expected, sides.sql
@@ -96,8 +110,7 @@ def times(sides: Sides) -> Check:
         if row.occurred_at != sides.expected.facts[i].occurred_at
         and row.occurred_at not in sides.expected.times(i)
     ]
-    examples = [*wrong[:2], "sent before under the same ids? see --run"] if len(wrong) > 2 else wrong
-    return compare("rows with the time that was sent", len(rows), len(rows) - len(wrong), examples)
+    return compare("rows with the time that was sent", len(rows), len(rows) - len(wrong), wrong)
 
 
 def _difference(sent: Content, found: Content) -> str:

@@ -113,6 +113,16 @@ def test_a_wrong_time(world):
     assert world.failed() == {TIME, GMV}
 
 
+def test_rows_of_an_earlier_replay_keep_their_times(world):
+    event_id, row = one(world, "pay")
+    world.sql.rows[event_id] = row._replace(
+        occurred_at=row.occurred_at - 60_000, received_at=row.received_at - 60_000
+    )
+    report = world.report()
+    assert not {TIME, GMV, ORDERS} & {check.name for check in report.checks if not check.ok}
+    assert any(note.startswith("1 events were stored by an earlier run") for note in report.notes)
+
+
 def test_the_time_of_a_duplicate_is_a_time_that_was_sent(world):
     event_id, others = next(
         (i, t) for i, t in world.expected.other_times.items() if not world.expected.facts[i].late
