@@ -47,7 +47,11 @@ class OwnBroker:
         self._kafka.prepare()
         with self._out.open("ab") as out:
             self._process = subprocess.Popen(
-                self._kafka.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._kafka.environment()
+                self._kafka.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self._kafka.environment(),
             )
         deadline = time.monotonic() + START_S
         while not self._kafka.answers():

@@ -119,6 +119,7 @@ class ConfluentAdmin:
     ) -> dict[TopicPartition, tuple[int, int]]:
         if not partitions:
             return {}
+        deadline = time.monotonic() + timeout_s
         lists = [
             self._client().list_offsets(
                 {KafkaPartition(*p): spec for p in partitions}, request_timeout=max(0.01, timeout_s)
@@ -132,7 +133,7 @@ class ConfluentAdmin:
             )
         except LogUnavailable:
             # "No leaders found" is all it says of a partition that does not exist.
-            counts = self._counts()
+            counts = self._counts(max(0.01, deadline - time.monotonic()))
             for p in partitions:
                 if not 0 <= p.partition < counts.get(p.topic, 0):
                     raise UnknownTopic(f"{p.topic}:{p.partition} does not exist") from None
@@ -159,9 +160,9 @@ class ConfluentAdmin:
         # librdkafka's handle goes with its last reference; there is no explicit end.
         self._admin = None
 
-    def _counts(self) -> dict[str, int]:
+    def _counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         with telling("ask for the topics"):
-            found = self._client().list_topics(timeout=REQUEST_TIMEOUT_S)
+            found = self._client().list_topics(timeout=timeout_s)
         return {
             name: len(t.partitions) for name, t in found.topics.items() if shown(name) and t.error is None
         }

@@ -27,13 +27,14 @@ _LOOK_AGAIN_S = 0.05
 class KafkaPythonAdmin:
     """`LogAdmin` on kafka-python. Connects on use."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self._cluster = cluster
+        self._timeout_s = timeout_s
         self._admin: Any = None
 
     def _client(self) -> Any:
         if self._admin is None:
-            self._admin = KafkaAdminClient(**common(self._cluster))
+            self._admin = KafkaAdminClient(**common(self._cluster, self._timeout_s, self._timeout_s))
         return self._admin
 
     def create_topics(self, topics: Mapping[str, int], retention_ms: int | None = None) -> None:

@@ -53,13 +53,15 @@ def telling(what: str) -> Iterator[None]:
         raise told(e, what) from e
 
 
-def common(cluster: Cluster, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, Any]:
-    """What all its clients take; `timeout_s` bounds the first connection."""
+def common(
+    cluster: Cluster, timeout_s: float = REQUEST_TIMEOUT_S, request_s: float = REQUEST_TIMEOUT_S
+) -> dict[str, Any]:
+    """What all its clients take; `timeout_s` bounds the first connection, `request_s` every request."""
     conf: dict[str, Any] = {
         "bootstrap_servers": cluster.bootstrap.split(","),
         "client_id": "clicktide",
         "security_protocol": cluster.security,
-        "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
+        "request_timeout_ms": max(1, int(request_s * 1000)),
         "bootstrap_timeout_ms": max(1, int(timeout_s * 1000)),
         "retry_backoff_ms": 50,
         "reconnect_backoff_ms": RECONNECT_BACKOFF_MS[0],

@@ -135,16 +135,19 @@ class KafkaPythonConsumer:
         deadline = time.monotonic() + timeout_s
         if not offsets:
             return {}
-        low, high = self._admin.bounds([partition])[partition]
-        wanted = {o for o in offsets if low <= o < high}
+        place = KafkaPartition(*partition)
         if self._fetcher is None:
             with telling("open a consumer"):
                 # What retention takes away meanwhile is missing from the answer, and that is all.
                 self._fetcher = KafkaConsumer(
                     **_conf(self._cluster, self._group) | {"auto_offset_reset": "earliest"}
                 )
+        with telling("ask for offsets"):
+            half_ms = max(1, int(timeout_s * 500))
+            low = self._fetcher.beginning_offsets([place], timeout_ms=half_ms)[place]
+            high = self._fetcher.end_offsets([place], timeout_ms=half_ms)[place]
+        wanted = {o for o in offsets if low <= o < high}
         found: dict[int, Record] = {}
-        place = KafkaPartition(*partition)
         for first, last in runs(sorted(wanted)):
             self._fetcher.assign([place])
             self._fetcher.seek(place, first)

@@ -21,6 +21,8 @@ from clicktide.log.limits import MAX_RECORD_BYTES, check_sizes
 from clicktide.log.port import Outgoing, Placed
 
 _CLOSE_S = 5.0
+# A send may take so much longer than its timeout when it has to ask for a topic and nobody answers.
+_LOOK_UP_S = 3.0
 
 
 class KafkaPythonProducer:
@@ -28,7 +30,7 @@ class KafkaPythonProducer:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._admin = KafkaPythonAdmin(cluster)
+        self._admin = KafkaPythonAdmin(cluster, _LOOK_UP_S)
         self._lock = threading.Lock()
         self._producer: Any = None
         self._partitions: dict[str, int] = {}
