@@ -92,8 +92,12 @@ class Hub:
         self.now = self.clock()
         if self.now >= self._due:
             self._keep_house()
-        for spout in self.spouts:
+        self._flush_all()
+        for spout in self.spouts:  # now that what they feed has been relieved
             self._ask(spout)
+        self._flush_all()
+
+    def _flush_all(self) -> None:
         while self.dirty:
             self.flush(self.dirty.pop())
 

@@ -149,7 +149,9 @@ def test_what_could_not_be_drained_is_said(make_project, start):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
 def test_components_do_not_outlive_a_killed_runner(make_project, start):
-    process, pids, _ = start(make_project(NUMBERS))
+    process, pids, stats = start(make_project(NUMBERS), "-o", "nap=120")
+    # Asleep in its work, a bolt does not see its stdin end.
+    wait_for(lambda: (snapshot := read_stats(stats)) and snapshot.component("slow").inflight)
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not [pid for pid in pids if is_running(pid)], 10)
 
