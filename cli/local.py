@@ -35,12 +35,9 @@ def completed(args: list[str]) -> list[str]:
 
 def _store_options(env: str) -> list[str]:
     from cli.context import settings_for
+    from deploy.embedded.plan import storm_options
 
-    return [word for k, v in settings_for(env).options().items() for word in ("-o", f"{k}={_text(v)}")]
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return storm_options(settings_for(env))
 
 
 def _value(args: list[str], *names: str) -> str | None:

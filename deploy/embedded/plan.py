@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import urllib.error
@@ -69,7 +70,7 @@ def services(places: Places, port: int, environ: Mapping[str, str]) -> Child:
 def topology(places: Places, name: str, settings: Settings, environ: Mapping[str, str]) -> Child:
     """One topology on localstorm; ready once it says in its statistics what runs."""
     stats = places.stats(name)
-    options = [word for k, v in settings.options().items() for word in ("-o", f"{k}={_text(v)}")]
+    options = storm_options(settings)
     command = [sys.executable, "-P", "-m", "localstorm", "-n", name, "--project", str(ROOT), "-e", "embedded"]
     command += [
         "-t",
@@ -89,6 +90,11 @@ def topology(places: Places, name: str, settings: Settings, environ: Mapping[str
         ready=newer_file(stats),
         grace_s=15.0,
     )
+
+
+def storm_options(settings: Settings) -> list[str]:
+    """Every given setting as `-o KEY=VALUE`, whose value is YAML: JSON is the part of it without surprises."""
+    return [word for k, v in settings.options().items() for word in ("-o", f"{k}={json.dumps(v)}")]
 
 
 def newer_file(path: Path) -> Callable[[], bool]:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
 
 def test_a_run_with_a_time_limit_balances_and_leaves_nothing(tmp_path):
-    data = tmp_path / "data with a blank"
+    data = tmp_path / "data: with blanks, and #"
     done = tide("demo", "--port", "0", "--seconds", "3", "--rate", "100", "--data-dir", str(data))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().splitlines()[-1].startswith("tide demo: ended") or "balanced" in done.stdout

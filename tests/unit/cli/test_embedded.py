@@ -188,8 +188,9 @@ def test_given_settings_become_variables_and_the_shell_s_are_dropped(tmp_path):
 
 
 def test_topologies_get_every_given_setting_as_an_option(tmp_path):
-    made = plan.topology(Places(tmp_path), "events", Settings({"slice.records": 5}), {})
+    made = plan.topology(Places(tmp_path), "events", Settings({"slice.records": 5, "log.path": "/a: b"}), {})
     assert "tide.slice.records=5" in made.command
+    assert 'tide.log.path="/a: b"' in made.command
 
 
 def test_redis_conf_quotes_paths_and_never_evicts():
