@@ -7,8 +7,9 @@ time they cover. Without a range the totals are of all that is kept, and the ser
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, structs
@@ -61,7 +62,9 @@ class MetricsApi:
         self._namespace = settings.text("redis.namespace")
         self._shards = settings.integer("shards.count")
         self._keeps = kept(settings)
+        self._share_ms = settings.integer("http.share_ms")
         self._good: OrderedDict[Any, dict[str, Any]] = OrderedDict()
+        self._reading: dict[Any, asyncio.Task[dict[str, Any]]] = {}
 
     async def events(self, request: Request) -> Response:
         return await self._measured(request, "events", EVENTS)
@@ -167,20 +170,35 @@ class MetricsApi:
     def _distinct(self, which: Literal["v", "y"], span: Span | None) -> Read[int]:
         return buckets.distinct(self._namespace, self._shards, which, span)
 
-    async def _answer(self, key: Any, make: Callable[[], Awaitable[dict[str, Any]]]) -> Response:
+    async def _answer(self, key: Any, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Response:
         """What `make` finds; with Redis away, the last answer to the same question, as old as it says; else 503."""
+        old = self._good.get(key)
+        if old is not None and 0 <= self._now_ms() - old["as_of"] < self._share_ms:
+            return answer({**old, "degraded": self._health.degraded()})
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.get_running_loop().create_task(self._read(key, make))
         try:
-            body = {"as_of": self._now_ms(), **(await make())}
+            # Others may wait for it too: one caller who leaves must not end it.
+            body = await asyncio.shield(reading)
         except StoreError as e:
-            old = self._good.get(key)
             if old is None:
                 raise ProblemError("store_unavailable", str(e), retry_after=1, degraded=[e.store]) from e
-            return answer({**old, "degraded": self._health.degraded()})
+            body = old
+        return answer({**body, "degraded": self._health.degraded()})
+
+    async def _read(
+        self, key: Any, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+    ) -> dict[str, Any]:
+        try:
+            body = {"as_of": self._now_ms(), **(await make())}
+        finally:
+            del self._reading[key]
         self._good[key] = body
         self._good.move_to_end(key)
         if len(self._good) > _REMEMBERED:
             self._good.popitem(last=False)
-        return answer({**body, "degraded": self._health.degraded()})
+        return body
 
 
 def _nothing() -> Read[Any]:

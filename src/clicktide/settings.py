@@ -310,7 +310,12 @@ REGISTRY: dict[str, Setting] = {
         Setting("http.query_port", int, 8081, "", "Port of the query service, where it runs alone.", _port),
         Setting("http.dashboard_port", int, 8082, "", "Port of the live page, where it runs alone.", _port),
         Setting(
-            "http.max_body_kb", int, 1024, "KiB", "An upload's body may be so large on the wire.", _at_least(1)
+            "http.max_body_kb",
+            int,
+            1024,
+            "KiB",
+            "An upload's body may be so large on the wire.",
+            _at_least(1),
         ),
         Setting(
             "http.max_inflated_kb",
@@ -385,6 +390,14 @@ REGISTRY: dict[str, Setting] = {
             10.0,
             "s",
             "A service that is told to stop waits at most so long for what is under way.",
+            _at_least(0),
+        ),
+        Setting(
+            "http.share_ms",
+            int,
+            100,
+            "ms",
+            "Callers who ask for the same metrics within so long share one answer (its as_of says of when).",
             _at_least(0),
         ),
     )

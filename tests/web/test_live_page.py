@@ -145,7 +145,7 @@ def test_it_shows_what_is_stored_and_follows_it(page):
         assert tab.locator("#money [data-key=refunds] dd").text_content() == "¥34.56"
         assert tab.locator("#money [data-key=net] dd").text_content() == "¥1,200.00"
         assert tab.locator("#types [data-key=view] dd").text_content() == "1"
-        assert tab.locator("#genders [data-key=girls] dd").text_content() == "1"
+        assert tab.locator("#genders [data-key=allGirls] dd").text_content() == "1"
         assert tab.locator("#banner").is_hidden()
         # What comes from events is text, never markup.
         assert "<b>1280" in tab.locator("#categories").text_content()

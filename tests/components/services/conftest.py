@@ -42,6 +42,7 @@ class Place:
             "shards.count": 8,
             "topics.partitions": 2,
             "http.store_timeout_s": 1.0,
+            "http.share_ms": 0,
         }
         self.settings = Settings(self.given)
         self.log = open_log(self.settings)

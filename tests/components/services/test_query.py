@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -246,3 +247,24 @@ def test_status(filled):
     assert body["dead"] == 1
     assert body["stores"] == {"redis": "up", "log": "up", "mysql.0": "up", "mysql.1": "up"}
     assert body["rate"] > 0
+
+
+def test_the_same_question_at_the_same_time_is_read_once(filled):
+    async def work(client, services):
+        reads = []
+        ask = services.stores.redis
+
+        async def counted(read):
+            reads.append(len(read.commands))
+            return await ask(read)
+
+        services.stores.redis = counted
+        await services._health.look()
+        reads.clear()
+        answers = await asyncio.gather(*(client.get("/v1/metrics/genders") for _ in range(20)))
+        return reads, [a.json() for a in answers]
+
+    reads, answers = filled.ask(work, http__share_ms=60_000)
+    assert len(reads) == 1
+    assert len({a["as_of"] for a in answers}) == 1
+    assert answers[0]["totals"]["female"] == 2
