@@ -6,6 +6,7 @@ package mariadb-server. Plain module: no pytest here.
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 import pymysql
 
 _START_S = 60.0
+_PR_SET_PDEATHSIG = 1
 
 
 def have_mariadb() -> bool:
@@ -74,6 +76,7 @@ class MariaDbServer:
                 ],
                 stdout=log,
                 stderr=log,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call, that takes no lock
             )
         deadline = time.monotonic() + _START_S
         while True:
@@ -152,6 +155,11 @@ def mariadb_server(folder: Path, *options: str) -> Iterator[MariaDbServer]:
         yield server
     finally:
         server.stop()
+
+
+def _end_with_parent() -> None:
+    # A test run that is killed, as pytest-timeout does, must leave no server behind.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _binary(name: str) -> str:

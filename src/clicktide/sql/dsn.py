@@ -33,7 +33,7 @@ class Dsn:
         self.store = f"mysql.{index}"  # the name is the design's, whatever the dialect
         self.engine = open_engine(parsed, timeout_s)
         self.statements: Statements = (
-            SqliteStatements() if parsed.get_backend_name() == "sqlite" else MysqlStatements()
+            SqliteStatements(timeout_s, clock) if parsed.get_backend_name() == "sqlite" else MysqlStatements()
         )
         if isinstance(self.statements, MysqlStatements):
             event.listen(self.engine, "connect", self.statements.connected)

@@ -69,6 +69,7 @@ class MysqlStatements(Statements):
     """See Statements."""
 
     mark = "%s"
+    share = "LOCK IN SHARE MODE"
     _events_head: Final = f"INSERT INTO events ({','.join(EVENT_COLUMNS)}) VALUES (".encode()
     # Not INSERT IGNORE, which would cut what is too long and store it.
     _events_tail: Final = b") ON DUPLICATE KEY UPDATE event_id=event_id"
@@ -91,7 +92,7 @@ class MysqlStatements(Statements):
         cursor.connection.commit()
 
     def version(self, cursor: Any, *, exclusive: bool = False) -> int | None:
-        lock = "FOR UPDATE" if exclusive else "LOCK IN SHARE MODE"
+        lock = "FOR UPDATE" if exclusive else self.share
         cursor.execute(f"SELECT version FROM placement WHERE id=1 {lock}")
         found = cursor.fetchone()
         return None if found is None else int(found[0])

@@ -49,10 +49,18 @@ class Placement:
         dsn = dsn_index(shard, self.homes)
         for _ in range(len(self._maps)):
             entry = self.entry(dsn, shard)
-            if entry is None or entry.state != "moved":
+            if entry is None or entry.state not in ("moved", "incoming"):
                 break
             dsn = entry.dsn
         return dsn
+
+    def next(self, dsn: int, shard: int) -> int:
+        """Where `dsn`, which does not hold `shard`, sends on to.
+
+        Going on from each DSN as it answers always arrives; `owner`, by maps of different age, may go round in a circle.
+        """
+        entry = self.entry(dsn, shard)
+        return dsn_index(shard, self.homes) if entry is None else entry.dsn
 
     def accepts(self, dsn: int, shard: int, *, copy: bool) -> bool:
         """Whether `dsn` may be written for `shard`; `copy` when the write is the second one of a move."""

@@ -37,12 +37,12 @@ class Placements:
         elif version != self._placement.version(dsn.index):
             self._learn(dsn, lambda sql: _fetch(cursor, sql))
 
-    def look(self, dsn: Dsn, connection: Connection) -> None:
-        """Know the DSN's map as it was at most LOOK_S ago."""
-        now = self._clock()
-        if now - self._looked.get(dsn.index, -LOOK_S) >= LOOK_S:
+    def look(self, dsn: Dsn, connection: Connection, *, now: bool = False) -> None:
+        """Know the DSN's map as it was at most LOOK_S ago, or as it is now."""
+        time = self._clock()
+        if now or time - self._looked.get(dsn.index, time - LOOK_S) >= LOOK_S:
             self._learn(dsn, lambda sql: [tuple(row) for row in connection.exec_driver_sql(sql)])
-            self._looked[dsn.index] = now
+            self._looked[dsn.index] = time
 
     def introduce(self, dsn: Dsn, cursor: Any = None) -> None:
         """Write down which DSN this is, when nobody has yet; needs every other one to answer, for they may know."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from clicktide.orders import Order
@@ -32,6 +35,16 @@ def _orders_upsert() -> str:
     )
 
 
+def _begun(cursor: Any, *, last: bool) -> bool:
+    try:
+        cursor.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as e:
+        if last or e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
 class SqliteStatements(Statements):
     """See Statements."""
 
@@ -42,9 +55,20 @@ class SqliteStatements(Statements):
     )
     _upsert: Final = _orders_upsert()
 
+    def __init__(self, timeout_s: float, clock: Callable[[], float]) -> None:
+        self._timeout_s, self._clock = timeout_s, clock
+
     def begin(self, cursor: Any) -> None:
         """Start the transaction as its writer: a later upgrade from reader would fail without waiting."""
-        cursor.execute("BEGIN IMMEDIATE")
+        # SQLite's own waiting sleeps longer the longer it waits, up to 100 ms, so that late comers go first and one
+        # writer among busy ones may wait for ever. Here all who wait ask equally often.
+        deadline = self._clock() + self._timeout_s
+        cursor.execute("PRAGMA busy_timeout=0")
+        try:
+            while not _begun(cursor, last=self._clock() >= deadline):
+                time.sleep(random.uniform(0.001, 0.006))
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={int(self._timeout_s * 1000)}")
 
     def commit(self, cursor: Any) -> None:
         cursor.execute("COMMIT")

@@ -5,12 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from clicktide.orders import Order
-from clicktide.row import EVENT_ID, SHARD, Row
+from clicktide.row import (
+    EVENT_ID,
+    FINGERPRINT,
+    OCCURRED_AT,
+    OFFSET,
+    PARTITION,
+    SHARD,
+    TOPIC_ID,
+    Row,
+)
+from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS
 
-Stored = dict[tuple[int, str], tuple[str, int]]
+
+class Found(NamedTuple):
+    """What tells a stored row from another one with its id."""
+
+    fingerprint: str
+    occurred_at: int
+    topic_id: str
+    partition: int
+    offset: int
+
+
+Stored = dict[tuple[int, str], Found]
+found_of = itemgetter(FINGERPRINT, OCCURRED_AT, TOPIC_ID, PARTITION, OFFSET)
 by_key = itemgetter(SHARD, EVENT_ID)  # rows written in the order of the primary key touch fewer pages
 _IDS_A_QUERY = 500  # SQLite before 3.32 takes 999 parameters
 
@@ -19,6 +41,7 @@ class Statements(ABC):
     """The statements of a write. No method commits, but `commit`."""
 
     mark: ClassVar[str]  # the driver's place for a parameter
+    share: ClassVar[str] = ""  # makes a SELECT lock its rows against change
 
     @abstractmethod
     def begin(self, cursor: Any) -> None:
@@ -41,7 +64,7 @@ class Statements(ABC):
         """Join the orders into what is stored of them."""
 
     def stored(self, cursor: Any, rows: Sequence[Row]) -> Stored:
-        """(shard, event_id) -> (fingerprint, occurred_at) of those of `rows` that are stored."""
+        """(shard, event_id) -> what is stored under it, of those of `rows` that are there."""
         by_shard: dict[int, list[str]] = {}
         for row in rows:
             by_shard.setdefault(row[SHARD], []).append(row[EVENT_ID])
@@ -49,11 +72,11 @@ class Statements(ABC):
         for shard, ids in by_shard.items():
             for part in parts(ids):
                 cursor.execute(
-                    "SELECT event_id,fingerprint,occurred_at FROM events"
+                    "SELECT event_id,fingerprint,occurred_at,topic_id,log_partition,log_offset FROM events"
                     f" WHERE shard={self.mark} AND event_id IN ({self.marks(len(part))})",
                     (shard, *part),
                 )
-                found.update({(shard, e): (f, at) for e, f, at in cursor.fetchall()})
+                found.update({(shard, e): Found(*rest) for e, *rest in cursor.fetchall()})
         return found
 
     def erase_user(self, cursor: Any, shard: int, user_id: str) -> dict[str, int]:
@@ -78,6 +101,44 @@ class Statements(ABC):
             f"INSERT INTO placement (id,dsn,homes,shards,version) VALUES (1,{self.marks(3)},1)",
             (dsn, homes, shards),
         )
+
+    def set_entry(self, cursor: Any, shard: int, state: str, dsn: int, now_ms: int) -> None:
+        """Change what this DSN says of a shard, after every write under way and before every later one."""
+        self.version(cursor, exclusive=True)
+        cursor.execute(f"DELETE FROM shard_map WHERE shard={self.mark}", (shard,))
+        cursor.execute(
+            f"INSERT INTO shard_map (shard,state,dsn,changed_at) VALUES ({self.marks(4)})",
+            (shard, state, dsn, now_ms),
+        )
+        cursor.execute("UPDATE placement SET version=version+1 WHERE id=1")
+
+    def page(
+        self, cursor: Any, table: str, key: str, shard: int, after: str, limit: int
+    ) -> list[tuple[Any, ...]]:
+        """The shard's rows of `table` by `key`, past `after`, all columns; no one changes them meanwhile."""
+        columns = EVENT_COLUMNS if table == "events" else ORDER_COLUMNS
+        cursor.execute(
+            f"SELECT {','.join(columns)} FROM {table} WHERE shard={self.mark} AND {key}>{self.mark}"
+            f" ORDER BY {key} LIMIT {limit} {self.share}",
+            (shard, after),
+        )
+        return [tuple(row) for row in cursor.fetchall()]
+
+    def last_key(self, cursor: Any, table: str, key: str, shard: int) -> str:
+        """The largest key of the shard's rows of `table`, empty when there are none."""
+        cursor.execute(f"SELECT MAX({key}) FROM {table} WHERE shard={self.mark}", (shard,))
+        return str(cursor.fetchone()[0] or "")
+
+    def delete_some(self, cursor: Any, table: str, key: str, shard: int, limit: int) -> int:
+        """Delete up to `limit` of the shard's rows of `table`; answers how many."""
+        cursor.execute(f"SELECT {key} FROM {table} WHERE shard={self.mark} LIMIT {limit}", (shard,))
+        ids = [one for (one,) in cursor.fetchall()]
+        for part in parts(ids):
+            cursor.execute(
+                f"DELETE FROM {table} WHERE shard={self.mark} AND {key} IN ({self.marks(len(part))})",
+                (shard, *part),
+            )
+        return len(ids)
 
     def marks(self, n: int) -> str:
         """`n` places for parameters."""

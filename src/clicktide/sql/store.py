@@ -23,9 +23,10 @@ from clicktide.sql.placement import Placement
 from clicktide.sql.placements import Placements
 from clicktide.sql.read import Counts, Cursor
 from clicktide.sql.schema import EVENT_COLUMNS
-from clicktide.sql.write import RowOutcome, Written, write_rows
+from clicktide.sql.write import Result, RowOutcome, Written, write_rows
 
 T = TypeVar("T")
+_HOPS = 6  # a shard is followed over so many moves in one call
 SCAN_COLUMNS = (
     "event_id",
     "type",
@@ -48,7 +49,7 @@ class SqlStore:
         self.shards = settings.integer("shards.count")
         self.dsns = [Dsn(i, url, settings.number("sql.timeout_s"), clock) for i, url in enumerate(urls)]
         self.placement = Placement(len(urls))
-        self._placements = Placements(self.dsns, self.placement, self.shards, clock)
+        self.placements = Placements(self.dsns, self.placement, self.shards, clock)
 
     def dsn_of(self, shard: int) -> int:
         """The DSN that holds `shard`, as far as is known; asks no server."""
@@ -57,7 +58,7 @@ class SqlStore:
     def prepare(self) -> None:
         """Check every DSN, and on a first start lay the shards out; `write` does it by itself when it must."""
         for dsn in self.dsns:
-            self._placements.introduce(dsn)
+            self.placements.introduce(dsn)
 
     def ping(self, dsn_index: int) -> None:
         """Whether the DSN answers; raises `StoreUnavailable` when not."""
@@ -92,32 +93,37 @@ class SqlStore:
         conflicts = set(written.conflicts)
         return [RowOutcome("conflict" if i in conflicts else "stored") for i in range(len(rows))]
 
-    def _write(self, dsn_index: int, rows: Sequence[Row], *, copy: bool, hops: int = 4) -> Written:
+    def _write(self, dsn_index: int, rows: Sequence[Row], *, copy: bool, hops: int = _HOPS) -> Written:
         dsn = self.dsns[dsn_index]
         shards = {row[SHARD] for row in rows}
 
-        def work(cursor: Any) -> Written | None:
-            self._placements.fence(dsn, cursor)
+        def work(cursor: Any) -> Result | None:
+            self.placements.fence(dsn, cursor)
             if not all(self.placement.accepts(dsn_index, shard, copy=copy) for shard in shards):
                 return None
             return write_rows(dsn.statements, cursor, rows)
 
-        written = dsn.write(work)
-        if written is None:
+        result = dsn.write(work)
+        if result is None:
             if not hops:
                 raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
-            return self._scatter(rows, hops - 1)
+            return self._scatter(dsn_index, rows, copy=copy, hops=hops - 1)
         for target, moving in self.placement.targets(dsn_index, shards).items():
-            self._write(target, [row for row in rows if row[SHARD] in moving], copy=True)
-        return written
+            # Only what is stored here: a row that was kept out must not be the first one there.
+            if kept := [row for row in result.kept if row[SHARD] in moving]:
+                self._write(target, kept, copy=True)
+        return result.written
 
-    def _scatter(self, rows: Sequence[Row], hops: int) -> Written:
+    def _scatter(self, refused_by: int, rows: Sequence[Row], *, copy: bool, hops: int) -> Written:
         places: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(self.dsn_of(row[SHARD]), []).append(i)
+            here = self.placement.accepts(refused_by, row[SHARD], copy=copy)
+            place = refused_by if here else self.placement.next(refused_by, row[SHARD])
+            places.setdefault(place, []).append(i)
         new, conflicts = 0, []
         for dsn_index, positions in places.items():
-            written = self._write(dsn_index, [rows[i] for i in positions], copy=False, hops=hops)
+            again = copy and dsn_index == refused_by
+            written = self._write(dsn_index, [rows[i] for i in positions], copy=again, hops=hops)
             new += written.new
             conflicts += [positions[i] for i in written.conflicts]
         return Written(new, sorted(conflicts))
@@ -176,14 +182,14 @@ class SqlStore:
         unknown = set(columns) - set(EVENT_COLUMNS)
         if unknown:
             raise ValueError(f"unknown columns {sorted(unknown)}; there are {', '.join(EVENT_COLUMNS)}")
-        for shard in self._shards_at(dsn_index):
+        for shard in self.shards_at(dsn_index):
             with self.dsns[dsn_index].connection() as connection:
                 for found in read.scan_events(connection, shard, columns, page):
                     yield from found
 
     def scan_orders(self, dsn_index: int, page: int = 5000) -> Iterator[Order]:
         """Every order of the DSN's shards, by shard and id, in bounded memory."""
-        for shard in self._shards_at(dsn_index):
+        for shard in self.shards_at(dsn_index):
             with self.dsns[dsn_index].connection() as connection:
                 for found in read.scan_orders(connection, shard, page):
                     yield from found
@@ -193,12 +199,12 @@ class SqlStore:
         return self._erase(self.dsn_of(shard), shard, user_id, copy=False)
 
     def _erase(
-        self, dsn_index: int, shard: int, user_id: str, *, copy: bool, hops: int = 4
+        self, dsn_index: int, shard: int, user_id: str, *, copy: bool, hops: int = _HOPS
     ) -> dict[str, int]:
         dsn = self.dsns[dsn_index]
 
         def work(cursor: Any) -> dict[str, int] | None:
-            self._placements.fence(dsn, cursor)
+            self.placements.fence(dsn, cursor)
             if not self.placement.accepts(dsn_index, shard, copy=copy):
                 return None
             return dsn.statements.erase_user(cursor, shard, user_id)
@@ -207,30 +213,33 @@ class SqlStore:
         if gone is None:
             if not hops:
                 raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
-            return self._erase(self.dsn_of(shard), shard, user_id, copy=False, hops=hops - 1)
+            following = self.placement.next(dsn_index, shard)
+            return self._erase(following, shard, user_id, copy=False, hops=hops - 1)
         for target in self.placement.targets(dsn_index, [shard]):
             self._erase(target, shard, user_id, copy=True)
         return gone
 
-    def _shards_at(self, dsn_index: int) -> list[int]:
+    def shards_at(self, dsn_index: int) -> list[int]:
+        """The logical shards that the DSN holds, by what it says itself."""
         dsn = self.dsns[dsn_index]
-        dsn.read(lambda c: self._placements.look(dsn, c))
+        dsn.read(lambda c: self.placements.look(dsn, c))
         return self._held(dsn_index)
 
     def _held(self, dsn_index: int) -> list[int]:
         return [s for s in range(self.shards) if self.placement.accepts(dsn_index, s, copy=False)]
 
     def _at_owner(self, shard: int, work: Callable[[Connection], T]) -> T:
-        for _ in range(5):
-            dsn = self.dsns[self.dsn_of(shard)]
+        dsn = self.dsns[self.dsn_of(shard)]
+        for hop in range(_HOPS):
 
-            def here(connection: Connection, dsn: Dsn = dsn) -> tuple[T] | None:
-                self._placements.look(dsn, connection)
+            def here(connection: Connection, dsn: Dsn = dsn, now: bool = hop > 0) -> tuple[T] | None:
+                self.placements.look(dsn, connection, now=now)
                 return (work(connection),) if self.placement.accepts(dsn.index, shard, copy=False) else None
 
             found = dsn.read(here)
             if found is not None:
                 return found[0]
+            dsn = self.dsns[self.placement.next(dsn.index, shard)]
         raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
 
     def _everywhere(
@@ -242,7 +251,7 @@ class SqlStore:
         for dsn in self.dsns:
 
             def here(connection: Connection, dsn: Dsn = dsn) -> T:
-                self._placements.look(dsn, connection)
+                self.placements.look(dsn, connection)
                 return work(connection, self._held(dsn.index))
 
             try:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from clicktide.errors import StoreRefused
 from clicktide.orders import fold
 from clicktide.row import EVENT_ID, FINGERPRINT, OCCURRED_AT, SHARD, Row
-from clicktide.sql.statements import Statements
+from clicktide.sql.statements import Statements, found_of
 
 
 class Written(NamedTuple):
@@ -32,18 +32,28 @@ class RowOutcome(NamedTuple):
     error: StoreRefused | None = None
 
 
-def write_rows(statements: Statements, cursor: Any, rows: Sequence[Row]) -> Written:
+class Result(NamedTuple):
+    """What a write did; `kept`: the rows that are stored just as they were given, now or before."""
+
+    written: Written
+    kept: Sequence[Row]
+
+
+def write_rows(statements: Statements, cursor: Any, rows: Sequence[Row]) -> Result:
     """Write `rows`; looks at what was there before only when fewer were inserted than given."""
     new = statements.insert_events(cursor, rows)
     conflicts: list[int] = []
-    kept = rows
+    kept = ordering = rows
     if new < len(rows):
         stored = statements.stored(cursor, rows)
         same = [stored.get((row[SHARD], row[EVENT_ID])) for row in rows]
         pairs = list(zip(rows, same, strict=True))
-        conflicts = [i for i, (row, s) in enumerate(pairs) if s is not None and s[0] != row[FINGERPRINT]]
-        kept = [row for row, s in pairs if s == (row[FINGERPRINT], row[OCCURRED_AT])]
-    orders = fold(kept)
+        conflicts = [
+            i for i, (row, s) in enumerate(pairs) if s is not None and s.fingerprint != row[FINGERPRINT]
+        ]
+        ordering = [row for row, s in pairs if s and s[:2] == (row[FINGERPRINT], row[OCCURRED_AT])]
+        kept = [row for row, s in pairs if s == found_of(row)]
+    orders = fold(ordering)
     if orders:
         statements.upsert_orders(cursor, orders)
-    return Written(new, conflicts)
+    return Result(Written(new, conflicts), kept)

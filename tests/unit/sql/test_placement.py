@@ -28,6 +28,7 @@ def test_stale_maps_that_point_in_a_circle_end():
     p.learn(0, 1, {0: Entry("moved", 1)})
     p.learn(1, 1, {0: Entry("moved", 0)})
     assert p.owner(0) in (0, 1)
+    assert (p.next(0, 0), p.next(1, 0), p.next(1, 2)) == (1, 0, 0)
 
 
 def test_while_it_moves_a_shard_is_written_at_both_and_read_at_the_old():
