@@ -14,14 +14,17 @@ from clicktide.slices import Slice
 
 @dataclass(slots=True)
 class Entry:
-    """One slice on its way. `slice` is dropped at the ack: only the offsets matter from then on."""
+    """One slice on its way. `slice` is dropped at the ack: only the offsets matter from then on.
+
+    `acks_before`: how many acks there had been when it was first emitted, or failed last. More at its next failure mean
+    that others got through meanwhile.
+    """
 
     slice: Slice | None
     next: int
     timestamp: int
     fails: int = 0
-    emitted_at: float = 0.0
-    acks_at_emit: int = 0
+    acks_before: int = 0
     acked_at: float | None = None
 
 

@@ -144,7 +144,7 @@ class Source:
         assert entry.slice is not None
         entry.fails += 1
         alone = len(entry.slice.offsets) == 1
-        if alone and self._acks == entry.acks_at_emit and not entry.slice.poison:
+        if alone and self._acks == entry.acks_before and not entry.slice.poison:
             # Nothing else got through either: that is the system's failure, not this record's.
             entry.fails = min(entry.fails, self._limits.poison_fails - 1)
         entries = [entry]
@@ -152,6 +152,7 @@ class Source:
             entries = self._suspect(partition, entry)
         wait = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(entry.fails - 1, 10)) * (0.5 + self._jitter() / 2)
         for e in entries:
+            e.acks_before = self._acks
             self._sequence += 1
             heapq.heappush(self._again, (self._clock() + wait, self._sequence, partition, e))
 
@@ -204,8 +205,10 @@ class Source:
             for partition in range(self._task, known[name].partitions, self._tasks)
         ]
         if ids != self._ids or set(mine) != set(self._flights):
-            self._ids = ids
+            # Before anything else again if it fails: nothing of a topic made anew may be taken for the old one's.
+            self._topics_at = float("-inf")
             self._begin(mine)
+            self._ids, self._topics_at = ids, now
 
     def _watch_stores(self) -> None:
         seen = self._watch.seen()
@@ -241,8 +244,7 @@ class Source:
         except OffsetOutOfRange as e:
             partition = TopicPartition(e.topic, e.partition)
             log.error("retention was faster than the topology: %s", e)
-            self._flights[partition] = Flights(e.earliest)
-            self._buffers.pop(partition, None)
+            # What was read before is still seen through: the log has lost it, the spout has not.
             self._consumer.seek(partition, e.earliest)
             return []
         except LogError as e:
@@ -255,12 +257,13 @@ class Source:
         buffer = self._buffers.get(partition)
         if buffer is None:
             buffer = self._buffers[partition] = _Buffer(since=now)
+        if batch.headers is not None or buffer.headers:
+            # Some records of the buffer have headers: then there is an entry for each.
+            buffer.headers += [()] * (len(buffer.offsets) - len(buffer.headers))
+            buffer.headers += batch.headers if batch.headers is not None else [()] * len(batch.offsets)
         buffer.offsets += batch.offsets
         buffer.timestamps += batch.timestamps
         buffer.values += batch.values
-        if batch.headers is not None:
-            buffer.headers += [()] * (len(buffer.offsets) - len(batch.offsets) - len(buffer.headers))
-            buffer.headers += batch.headers
 
     def _cut(self, now: float) -> Slice | None:
         for partition, buffer in self._buffers.items():
@@ -268,7 +271,7 @@ class Source:
                 len(buffer.offsets) >= self._limits.slice_records or now - buffer.since >= self._limits.wait_s
             )
             if ripe and (count := self._due_count(partition, buffer)) > 0:
-                return self._slice(partition, buffer, min(count, self._limits.slice_records), now)
+                return self._slice(partition, buffer, min(count, self._limits.slice_records))
         return None
 
     def _due_count(self, partition: TopicPartition, buffer: _Buffer) -> int:
@@ -288,7 +291,7 @@ class Source:
             buffer.paused = False
         return count
 
-    def _slice(self, partition: TopicPartition, buffer: _Buffer, count: int, now: float) -> Slice:
+    def _slice(self, partition: TopicPartition, buffer: _Buffer, count: int) -> Slice:
         topic_id = self._ids[partition.topic]
         made = Slice(
             self._new_id(),
@@ -309,12 +312,12 @@ class Source:
             )
             # Move to the back, so that a busy partition does not starve the others.
             self._buffers[partition] = self._buffers.pop(partition)
-        entry = Entry(made, made.offsets[-1] + 1, made.timestamps[-1])
+        entry = Entry(made, made.offsets[-1] + 1, made.timestamps[-1], acks_before=self._acks)
         self._flights[partition].started(entry)
-        return self._emitted(partition, entry, made, now)
+        return self._emitted(partition, entry, made)
 
-    def _emitted(self, partition: TopicPartition, entry: Entry, made: Slice, now: float) -> Slice:
-        entry.slice, entry.emitted_at, entry.acks_at_emit = made, now, self._acks
+    def _emitted(self, partition: TopicPartition, entry: Entry, made: Slice) -> Slice:
+        entry.slice = made
         self._in_flight[made.id] = (partition, entry)
         return made
 
@@ -325,7 +328,7 @@ class Source:
             return None
         _, _, partition, entry = heapq.heappop(self._again)
         assert entry.slice is not None
-        return self._emitted(partition, entry, entry.slice._replace(id=self._new_id()), now)
+        return self._emitted(partition, entry, entry.slice._replace(id=self._new_id()))
 
     def _suspect(self, partition: TopicPartition, entry: Entry) -> list[Entry]:
         """Halve a slice that keeps failing; mark a single record as poison."""
