@@ -15,7 +15,6 @@ MEDIA_TYPE = "application/problem+json"
 
 # code -> (status, title)
 CODES: dict[str, tuple[int, str]] = {
-    "bad_request": (400, "The request is not understood"),
     "bad_parameter": (400, "A parameter is not what it has to be"),
     "bad_cursor": (400, "The cursor is not one that this service gave"),
     "bad_body": (400, "The body cannot be read"),
