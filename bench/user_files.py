@@ -69,6 +69,7 @@ class Source:
 
     path: Path
     size: int  # bytes
+    lines: int
     digest: bytes  # blake2b, 16 bytes, of the whole content
     encoding: str  # utf-8 or gb18030
     format: str  # a key of COLUMNS
@@ -80,12 +81,12 @@ def inspect(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Sou
     """Look through the whole file once; `on_bytes` is told how many bytes each step read."""
     try:
         with path.open("rb") as f:
-            digest, size, encoding = _survey(f, on_bytes)
+            digest, size, lines, encoding = _survey(f, on_bytes)
             f.seek(0)
             layout, order, header = _recognise(path, f, encoding)
     except OSError as e:
         raise FileError(f"cannot read {path}: {e.strerror or e}") from e
-    return Source(path, size, digest, encoding, layout, order, header)
+    return Source(path, size, lines, digest, encoding, layout, order, header)
 
 
 def rows(source: Source) -> Iterator[Row | Problem]:
@@ -115,9 +116,9 @@ def short_digest(*parts: bytes) -> str:
     return base64.b32encode(digest).decode()[:11].lower()
 
 
-def _survey(f: BinaryIO, on_bytes: Callable[[int], None]) -> tuple[bytes, int, str]:
-    """Digest, size, and the encoding that spoils fewer lines of the first blocks with non-ASCII bytes."""
-    hasher, size, probed = hashlib.blake2b(digest_size=16), 0, 0
+def _survey(f: BinaryIO, on_bytes: Callable[[int], None]) -> tuple[bytes, int, int, str]:
+    """Digest, size, lines, and the encoding that spoils fewer lines of the first blocks with non-ASCII bytes."""
+    hasher, size, lines, probed = hashlib.blake2b(digest_size=16), 0, 0, 0
     bad = {"utf-8": 0, "gb18030": 0}
     rest = b""
     while block := f.read(_BLOCK):
@@ -125,6 +126,7 @@ def _survey(f: BinaryIO, on_bytes: Callable[[int], None]) -> tuple[bytes, int, s
             raise FileError(f"{Path(f.name).name} is UTF-16: expected UTF-8 or GB18030")
         hasher.update(block)
         size += len(block)
+        lines += block.count(b"\n")
         on_bytes(len(block))
         if probed < _PROBED_BLOCKS and not block.isascii():
             probed += 1
@@ -136,7 +138,7 @@ def _survey(f: BinaryIO, on_bytes: Callable[[int], None]) -> tuple[bytes, int, s
             rest = b""
     for encoding in bad:
         bad[encoding] += _undecodable(rest, encoding)
-    return hasher.digest(), size, "gb18030" if bad["gb18030"] < bad["utf-8"] else "utf-8"
+    return hasher.digest(), size, lines, "gb18030" if bad["gb18030"] < bad["utf-8"] else "utf-8"
 
 
 def _undecodable(block: bytes, encoding: str) -> int:

@@ -154,7 +154,7 @@ def _run(
     writer = TruthWriter(truth) if truth is not None else None
     say(f"replaying to {target.name}, event ids {replay.id_prefix(source, label)}-ROW")
     sender = Sender(target, writer, capacity=8_000)
-    done = drive.paced(iter(rows), sender, start_s=time.time(), size=None)
+    done = drive.paced(iter(rows), sender, start_s=time.time(), size=source.lines)
     if writer is not None:
         writer.close()
     for line in done.lines():
