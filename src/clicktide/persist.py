@@ -20,7 +20,6 @@ from clicktide.sql.write import RowOutcome, Written
 T = TypeVar("T")
 
 REDIS = "redis"
-_NOT_CALLED = StoreUnavailable(REDIS, "its breaker is open")
 
 
 class Sql(Protocol):
@@ -67,7 +66,7 @@ def _persist_at(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[F
 def _persist_each(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:
     """The store refused something: all but the offenders are written."""
     try:
-        outcomes = sql.write_each(dsn, rows)
+        outcomes = _guarded(breaker, lambda: sql.write_each(dsn, rows))
     except StoreUnavailable as e:
         return [_sql_failure(row, _unavailable(breaker), e.code, str(e)) for row in rows]
     failures = []
@@ -86,7 +85,8 @@ def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Outcome:
         return Outcome([], [], 0)
     try:
         if not breaker.allows():
-            raise _NOT_CALLED
+            # A new one each time: an exception keeps the frames it was raised through, and those the slice's rows.
+            raise StoreUnavailable(REDIS, "its breaker is open")
         done = _guarded(breaker, lambda: fast.apply(rows))
     except StoreError as e:
         return Outcome(list(rows), [_redis_failure(row, breaker, e) for row in rows], 0)
@@ -97,7 +97,10 @@ def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Outcome:
 
 
 def _guarded(breaker: Breaker, call: Callable[[], T]) -> T:
-    """The call's answer, tried twice at once (a restarted server closes old connections); tells the breaker."""
+    """The call's answer, tried twice at once (a restarted server closes old connections); tells the breaker.
+
+    A refusal is an answer too: the store is there.
+    """
     for last in (False, True):
         try:
             answer = call()
@@ -105,6 +108,9 @@ def _guarded(breaker: Breaker, call: Callable[[], T]) -> T:
             if last or breaker.state != CLOSED:
                 breaker.failed()
                 raise
+        except StoreRefused:
+            breaker.succeeded()
+            raise
         else:
             breaker.succeeded()
             return answer

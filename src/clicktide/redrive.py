@@ -7,6 +7,7 @@ own place in the log, so that its claim is still its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from clicktide import persist
 from clicktide.breaker import Breakers
@@ -16,6 +17,16 @@ from clicktide.retry.envelope import Origin
 from clicktide.retry.policy import FATAL
 from clicktide.row import OFFSET, Row
 from clicktide.slices import Failure
+
+_SQL = "mysql."
+
+
+class _Tried(NamedTuple):
+    """A record of the slice: its offset in the retry topic, the stage that failed, its row."""
+
+    offset: int
+    stage: str
+    row: Row
 
 
 class Redrive:
@@ -33,9 +44,8 @@ class Redrive:
     ) -> list[Failure]:
         """Try each record's stage; `offsets` are those in the retry topic, and so are the failures'."""
         failures: list[Failure] = []
-        for_redis: list[Row] = []
-        for_sql: list[Row] = []
-        at: dict[int, int] = {}
+        rounds: list[list[_Tried]] = []
+        seen: dict[int, int] = {}
         for offset, value, stage, origin in zip(offsets, values, stages, origins, strict=True):
             row = self._parser.row(
                 value, origin.offset, origin.timestamp, origin.partition, topic_digest(origin.topic_id)
@@ -43,24 +53,23 @@ class Redrive:
             if isinstance(row, Rejection):
                 failures.append(Failure(offset, "parse", FATAL, row.code, row.detail))
                 continue
-            at[id(row)] = offset
-            (for_sql if stage.startswith("mysql.") else for_redis).append(row)
-        failures += self._redis(for_redis, at)
-        failures += self._moved(for_sql, persist.persist(self._sql, self._breakers, for_sql), at)
+            # A failure names its record by the origin's offset alone: records that share one (of different topics, or
+            # one written twice) go in rounds of their own, so that none is dead for another's fault.
+            turn = seen[origin.offset] = seen.get(origin.offset, -1) + 1
+            if turn == len(rounds):
+                rounds.append([])
+            rounds[turn].append(_Tried(offset, stage, row))
+        for tried in rounds:
+            failures += self._attempt(tried)
         return failures
 
-    def _redis(self, rows: list[Row], at: dict[int, int]) -> list[Failure]:
-        failed = persist.apply(self._fast, self._breakers.of(persist.REDIS), rows).failures
-        return self._moved(rows, failed, at)
-
-    @staticmethod
-    def _moved(rows: list[Row], failures: list[Failure], at: dict[int, int]) -> list[Failure]:
-        """Failures name the record's origin; from here on its place in the retry topic counts.
-
-        Two records with one origin offset (of different partitions, or one written twice) all fail again: trying
-        once too often is harmless.
-        """
-        by_origin = {f.offset: f for f in failures}
-        return [
-            by_origin[row[OFFSET]]._replace(offset=at[id(row)]) for row in rows if row[OFFSET] in by_origin
-        ]
+    def _attempt(self, tried: list[_Tried]) -> list[Failure]:
+        """One round. A record of unknown stage has all done: each step may be repeated, none may be missed."""
+        for_redis = [t.row for t in tried if not t.stage.startswith(_SQL)]
+        applied = persist.apply(self._fast, self._breakers.of(persist.REDIS), for_redis)
+        for_sql = [t.row for t in tried if t.stage.startswith(_SQL)]
+        unknown = {t.row[OFFSET] for t in tried if t.stage != persist.REDIS}
+        for_sql += [row for row in applied.rows if row[OFFSET] in unknown]
+        failed = applied.failures + persist.persist(self._sql, self._breakers, for_sql)
+        at = {t.row[OFFSET]: t.offset for t in tried}
+        return [f._replace(offset=at[f.offset]) for f in failed]
