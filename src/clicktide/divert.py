@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from clicktide import topics
+from clicktide.log.limits import MAX_RECORD_BYTES, size_of
 from clicktide.log.port import LogConsumer, LogProducer, Outgoing, Record, TopicPartition
 from clicktide.retry import envelope
 from clicktide.retry.policy import Policy, Uniform
@@ -86,10 +87,22 @@ class Divert:
             error=failure.error,
         )
         topic = self._prefix + verdict.topic
-        return verdict.topic, Outgoing(
-            topic, record.key, record.value, after.headers(), record.partition, now
+        return verdict.topic, _fitting(
+            Outgoing(topic, record.key, record.value, after.headers(), record.partition, now)
         )
 
     def _tier(self, topic: str) -> str | None:
         name = topic.removeprefix(self._prefix)
         return name.removeprefix("retry.") if name in topics.RETRY else None
+
+
+def _fitting(written: Outgoing) -> Outgoing:
+    """Without what is more than the broker takes: a record of nearly the limit has no room for our headers, and one that
+    is refused again and again would hold up its partition. (Parse has refused it for a thirtieth of that.)"""
+    excess = size_of(written) - MAX_RECORD_BYTES
+    if excess <= 0:
+        return written
+    log.error("a record of %d bytes for %s is cut to what fits", len(written.value), written.topic)
+    kept = len(written.value) - excess
+    # A key that leaves no room at all is no user's.
+    return written._replace(value=written.value[: max(0, kept)], key=None if kept < 0 else written.key)
