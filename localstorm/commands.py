@@ -22,6 +22,7 @@ class Commands:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._observe = hub.settings.observe
         self._tuple_ids = 0
 
     def handle(self, task: Task, message: bytes) -> None:
@@ -29,7 +30,7 @@ class Commands:
         if not task.greeted:
             self._hub.supervisor.greeted(task, wire.decode_pid(message))
             return
-        command = wire.decode(message, foreign=task.component.foreign)
+        command = wire.decode(message, foreign=task.foreign)
         # By how often they come.
         if isinstance(command, wire.Emit):
             self._emit(task, command)
@@ -89,7 +90,8 @@ class Commands:
         if emit.need_task_ids and emit.task is None:
             task.control.append(wire.encode([target.id for target in targets]))
             self._hub.dirty.add(task)
-        self._hub.settings.observe(task, emit.stream, message_id, values)
+        if self._observe:
+            self._observe(task, emit.stream, message_id, values)
 
     @staticmethod
     def _choose(routes: list[Route], values: wire.Values) -> list[Task]:

@@ -17,6 +17,7 @@ from localstorm.backpressure import Gate
 from localstorm.commands import Commands
 from localstorm.course import Course
 from localstorm.errors import LocalStormError, ProtocolError
+from localstorm.process import keep_freed_memory
 from localstorm.reporting import Reporter
 from localstorm.settings import Settings
 from localstorm.supervision import Supervisor
@@ -68,6 +69,7 @@ class Hub:
         `each_turn` is called after every turn of the loop.
         """
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        keep_freed_memory()
         try:
             self.supervisor.start()
             while not self.course.ended:
@@ -175,7 +177,8 @@ class Hub:
             self.tell_outcome(task, "ack", tree.message_id)
         else:
             self.tell_outcome(task, "fail", tree.message_id)
-        self.settings.observe_outcome(task, tree.message_id, outcome)
+        if self.settings.observe_outcome:
+            self.settings.observe_outcome(task, tree.message_id, outcome)
 
     def tell_outcome(self, task: Task, outcome: str, message_id: bytes) -> None:
         assert task.spout

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from localstorm.task import Faults, Task
 
 
-def _unseen(task: Task, stream: str, message_id: bytes, values: Values) -> None:
-    pass
-
-
-def _unseen_outcome(task: Task, message_id: bytes, outcome: str) -> None:
-    pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of one run. Times are in seconds.
@@ -40,5 +32,5 @@ class Settings:
     backoff_first: float = 0.1
     backoff_most: float = 30.0
     faults: Mapping[str, Faults] = field(default_factory=dict)
-    observe: Callable[[Task, str, bytes, Values], None] = _unseen
-    observe_outcome: Callable[[Task, bytes, str], None] = _unseen_outcome
+    observe: Callable[[Task, str, bytes, Values], None] | None = None
+    observe_outcome: Callable[[Task, bytes, str], None] | None = None

@@ -60,6 +60,7 @@ class Task:
     def __init__(self, component: ComponentPlan, number: int, index: int, spout: SpoutState | None) -> None:
         self.component = component
         self.name = component.name
+        self.foreign = component.foreign
         self.id = number
         self.index = index
         self.spout = spout

@@ -41,7 +41,7 @@ def test_a_components_own_settings_reach_it_alone():
 
 
 def test_components_do_not_see_the_runners_own_checkout():
-    other = os.path.join(os.sep, "srv", "lib")
+    other = str(Path(os.sep, "srv", "lib"))
     path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "src"), other])
     env = child_environment({"PYTHONPATH": path, "PATH": "/bin", "HOME": "/h"})
     assert env["PYTHONPATH"] == other
