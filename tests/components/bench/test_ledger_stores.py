@@ -182,6 +182,15 @@ def test_a_malformed_record_that_was_dropped(stores, truth):
     assert "not dead: never seen" in "\n".join(report.lines())
 
 
+def test_a_malformed_record_that_is_dead_without_a_code(stores, truth):
+    with truth.open("ab") as f:
+        f.write(b'{"kind":"malformed","event":null,"raw":"no code","at":1}\n')
+    stores.send([Outgoing(stores.topic(topics.DEAD), b"u", b"no code", ((topics.STAGE, b"parse"),))])
+    report = ledger.check(truth, stores.settings)
+    assert failed(report) == {"malformed records dead, verbatim, with a code"}
+    assert "without a code: no code" in "\n".join(report.lines())
+
+
 def test_a_dead_letter_in_place_of_a_row(stores, tmp_path):
     records = made()
     poison = next(r for r in reversed(records) if r.kind == "good" and b'"view"' in r.value)
