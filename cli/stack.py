@@ -133,7 +133,7 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print(
-            "tide stack: interrupted; what was started runs on, see `tide stack status`",
+            "tide stack: interrupted",
             file=sys.stderr,
         )
         raise typer.Exit(130) from None

@@ -6,15 +6,17 @@ every server asked for answers a real request. ``down`` leaves no process behind
 
 from __future__ import annotations
 
+import fcntl
 import shutil
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.stack import debian
 from deploy.stack.errors import StackError
+from deploy.stack.handle import ServerHandle
 from deploy.stack.jars import ensure_jars
 from deploy.stack.process import (
     ProcessRecord,
@@ -23,7 +25,6 @@ from deploy.stack.process import (
     is_alive,
     read_stat,
     record_of,
-    send,
     start_detached,
     stop,
 )
@@ -78,6 +79,10 @@ class Stack:
         Raises StackError when something is missing, a port is taken, or a server fails to answer.
         """
         wanted = self.chosen(only)
+        with self._alone():
+            return self._up(wanted)
+
+    def _up(self, wanted: list[Server]) -> dict[str, float]:
         waiting = [item for item in wanted if not is_alive(self.record(item)) or not item.answers()]
         if not waiting:
             return {}
@@ -90,6 +95,20 @@ class Stack:
         """Start each server as soon as those before it answer, and wait for all."""
         began: dict[str, float] = {}
         seconds: dict[str, float] = {}
+        try:
+            self._start_each(waiting, wanted, began, seconds)
+        except KeyboardInterrupt:
+            self._stop([item for item in self.servers if item.name in began])
+            raise
+        except StackError:
+            self._stop([item for item in self.servers if item.name in began.keys() - seconds.keys()])
+            raise
+        return seconds
+
+    def _start_each(
+        self, waiting: list[Server], wanted: set[str], began: dict[str, float], seconds: dict[str, float]
+    ) -> None:
+        """Move each server from ``waiting`` over ``began`` to ``seconds``."""
         told = time.monotonic()
         while waiting:
             blocking = {item.name for item in waiting}
@@ -109,7 +128,6 @@ class Stack:
                 told = time.monotonic()
                 self.say("waiting for " + ", ".join(item.name for item in waiting))
             time.sleep(POLL_SECONDS if waiting else 0)
-        return seconds
 
     def launch(self, item: Server) -> ProcessRecord:
         """Start one server, unless its process runs already, and return without waiting for its answer."""
@@ -139,6 +157,19 @@ class Stack:
         record.save(self.record_path(item))
         return record
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one process at a time starts or stops servers of this folder; others wait."""
+        path = self.settings.folder("run", "lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say("another `tide stack` is at work here; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _check_started(self, item: Server, seconds: float) -> None:
         if not is_alive(self.record(item)):
             raise StackError(
@@ -151,8 +182,15 @@ class Stack:
 
     def down(self, only: Sequence[str] = ()) -> list[str]:
         """Stop servers, the last started first, and everything that they started; the names that ran."""
+        chosen = self.chosen(only)
+        if not self.settings.home.exists():
+            return []
+        with self._alone():
+            return self._stop(chosen)
+
+    def _stop(self, chosen: list[Server]) -> list[str]:
         stopped = []
-        for item in reversed(self.chosen(only)):
+        for item in reversed(chosen):
             record = self.record(item)
             roots = [record] if record is not None and is_alive(record) else []
             orphans = item.orphans()
@@ -226,65 +264,6 @@ class Stack:
     def record(self, item: Server) -> ProcessRecord | None:
         """The recorded process of the server, running or not."""
         return ProcessRecord.load(self.record_path(item))
-
-
-class ServerHandle:
-    """One server under a test's or a drill's hand."""
-
-    def __init__(self, stack: Stack, server: Server) -> None:
-        self.stack = stack
-        self.server = server
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        record = self.stack.record(self.server)
-        return record.pid if record and is_alive(record) else None
-
-    @property
-    def address(self) -> str:
-        """host:port."""
-        return self.server.address
-
-    def start(self) -> None:
-        """Start it and wait until it answers; nothing happens when it does."""
-        self.stack.up([self.server.name])
-
-    def stop(self) -> None:
-        """End it in its own orderly way."""
-        self.stack.down([self.server.name])
-
-    def kill(self) -> None:
-        """kill -9; what it started lives on, as after a real crash."""
-        self._send(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
-        self._send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self._send(signal.SIGCONT)
-
-    def answers(self) -> bool:
-        """Whether a real request is answered."""
-        return self.server.answers()
-
-    def wait(self, state: Callable[[ServerHandle], bool], seconds: float = 30.0) -> None:
-        """Wait until ``state(self)`` holds. Raises StackError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not state(self):
-            if time.monotonic() > deadline:
-                raise StackError(f"{self.server.name} did not reach the expected state in {seconds:.0f} s")
-            time.sleep(POLL_SECONDS)
-
-    def _send(self, number: signal.Signals) -> None:
-        record = self.stack.record(self.server)
-        if record is None or not is_alive(record):
-            raise StackError(f"{self.server.name} does not run")
-        send(record, number)
-        if number is signal.SIGKILL:
-            stop([record], seconds=10, first=number)
 
 
 def last_lines(item: Server, count: int = 8) -> str:

@@ -1,11 +1,12 @@
 """The stack's settings: defaults, environment, and what is refused."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from deploy.stack.errors import StackError
-from deploy.stack.settings import StackSettings, cache_folder, settings_from
+from deploy.stack.settings import PROJECT, StackSettings, cache_folder, settings_from
 
 HOME = {"HOME": "/home/ann"}
 
@@ -52,3 +53,14 @@ def test_the_settings_are_a_value() -> None:
     assert settings == settings_from(HOME)
     assert isinstance(hash(settings), int)
     assert StackSettings.__doc__
+
+
+def test_the_document_names_every_setting_and_every_default() -> None:
+    text = (PROJECT / "docs" / "operations" / "stack.md").read_text()
+    settings = settings_from(HOME)
+    for item in fields(StackSettings):
+        if item.name == "cache":
+            continue
+        assert item.name.upper() in text, item.name
+        if item.name != "home":
+            assert str(getattr(settings, item.name)) in text, item.name
