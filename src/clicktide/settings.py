@@ -68,7 +68,7 @@ def _at_least(low: float) -> Callable[[Any], str | None]:
 
 
 def _power_of_two(v: int) -> str | None:
-    return None if v > 0 and v & (v - 1) == 0 and v <= 4096 else "a power of two up to 4096"
+    return None if v > 0 and v & (v - 1) == 0 and v <= 65536 else "a power of two up to 65536"
 
 
 def _one_of(*names: str) -> Callable[[Any], str | None]:
@@ -200,7 +200,7 @@ REGISTRY: dict[str, Setting] = {
         Setting(
             "claims.buckets",
             int,
-            1024,
+            256,
             "hashes",
             "Hashes that hold a shard's claims; a few dozen claims in each is best.",
             _power_of_two,
