@@ -50,7 +50,6 @@ class _Waiting(NamedTuple):
     records: Sequence[Outgoing]
     done: asyncio.Future[None]
     loop: asyncio.AbstractEventLoop
-    deadline: float
 
 
 class Batcher:
@@ -89,7 +88,7 @@ class Batcher:
         Raises `Overloaded`, `Stopping` (nothing was written), `LogUnavailable` (it may have been), `LogError`.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(records, loop.create_future(), loop, self._clock() + self._bounds.timeout)
+        waiting = _Waiting(records, loop.create_future(), loop)
         with self._change:
             if self._stopping:
                 raise Stopping("the collector is stopping")
@@ -142,13 +141,13 @@ class Batcher:
                 self._change.wait_for(
                     lambda: self._queued >= self._bounds.batch or self._stopping, self._bounds.linger
                 )
-            now, count = self._clock(), 0
+            count = 0
             out: list[_Waiting] = []
             while self._queue and (not out or count + len(self._queue[0].records) <= self._bounds.batch):
                 waiting = self._queue.popleft()
                 self._queued -= len(waiting.records)
                 # Nobody waits for it any more: its client was told to send it again.
-                if waiting.deadline > now and not waiting.done.cancelled():
+                if not waiting.done.cancelled():
                     out.append(waiting)
                     count += len(waiting.records)
             self._telemetry.queued.set(self._queued)

@@ -233,6 +233,17 @@ def test_where_an_event_is(filled):
     assert got["gone"]["dead"]["code"] == "lock"
 
 
+def test_an_event_that_was_accepted_a_moment_ago_is_not_unknown(filled):
+    async def work(client, _):
+        before = await client.get("/v1/events/just-now")
+        accepted = await client.post("/v1/events", json=event(1, event_id="just-now"))
+        return before.status_code, accepted.status_code, (await client.get("/v1/events/just-now")).json()
+
+    before, accepted, after = filled.ask(work)
+    assert (before, accepted) == (404, 202)
+    assert after["state"] == "waiting"
+
+
 def test_status(filled):
     filled.send(topics.EVENTS, b'{"event_id":"a"}')
     filled.send(*diverted("retry.10s", "again"))
