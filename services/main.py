@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
 
 from starlette.types import ASGIApp
 
@@ -24,6 +25,20 @@ def roles_of(name: str) -> tuple[str, ...]:
     return (name,)
 
 
+def check_loopback(host: str) -> str:
+    """`host`, where only this machine can reach it: there are no keys yet, so nobody else may. Raises `SettingError`."""
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SettingError(
+            f"setting http.host: expected a loopback address, got {host!r}: "
+            "without keys the services are for this machine only; put a proxy in front"
+        )
+    return host
+
+
 def run(
     name: str,
     settings: Settings,
@@ -35,7 +50,7 @@ def run(
 ) -> None:
     """Serves `name` until SIGINT or SIGTERM. Raises `SettingError`, `CannotListen`."""
     roles = roles_of(name)
-    host = host or settings.text("http.host")
+    host = check_loopback(host or settings.text("http.host"))
     port = settings.integer(_PORTS.get(name, "http.port")) if port is None else port
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("clicktide").setLevel(logging.INFO)

@@ -16,10 +16,10 @@ class Admin:
         return {"t": TopicInfo("t", "0" * 32, 1)}
 
     def bounds(self, partitions):
-        return {p: self._bounds for p in partitions}
+        return dict.fromkeys(partitions, self._bounds)
 
     def committed(self, group, partitions):
-        return {} if self._committed is None else {p: self._committed for p in partitions}
+        return {} if self._committed is None else dict.fromkeys(partitions, self._committed)
 
 
 class Consumer:
