@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clicktide.log.port import Outgoing
-
 from bench import machine
 from bench.generator import events
 from bench.system import System
+from clicktide.log.port import Outgoing
 
 _CHUNK = 2000
 _STUCK_S = 120.0

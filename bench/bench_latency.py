@@ -6,6 +6,7 @@ A probe is visible when its user's timeline in Redis holds it. Probes that never
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,13 +16,13 @@ from dataclasses import dataclass
 
 import httpx
 import orjson
+
+from bench import machine
+from bench.system import System
 from clicktide import keys
 from clicktide.log.port import Outgoing
 from clicktide.redisstore.client import connect
 from clicktide.shards import shard_of
-
-from bench import machine
-from bench.system import System
 
 _POLL_S = 0.002
 _GIVE_UP_S = 20.0
@@ -60,8 +61,6 @@ def latency(under: System, env: str, rate: int, seconds: int, probes_per_s: int,
         str(seconds + 4),
     ]
     command += ["--seed", "7", "--truth", "/dev/null", "--to", target, "-e", env]
-    import os
-
     environ = dict(os.environ)
     if env == "embedded":
         environ |= {
@@ -86,9 +85,11 @@ def latency(under: System, env: str, rate: int, seconds: int, probes_per_s: int,
 
 def _sender(under: System, to: str) -> Send:
     if to == "log":
-        return lambda user, value: (
-            under.producer.send([Outgoing(under.topic, user.encode(), value)], 10.0) and None
-        )
+
+        def write(user: str, value: bytes) -> None:
+            under.producer.send([Outgoing(under.topic, user.encode(), value)], 10.0)
+
+        return write
     client = httpx.Client(base_url=under.url, timeout=10.0)
 
     def post(_user: str, value: bytes) -> None:

@@ -44,11 +44,8 @@ class Process:
 
 def processes() -> list[Process]:
     """All processes that have a role."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (process := _read(entry)) is not None:
-            found.append(process)
-    return found
+    entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [process for entry in entries if (process := _read(entry)) is not None]
 
 
 def below(root: int, found: Iterable[Process]) -> list[Process]:

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import machine
 from clicktide import keys, topics
 from clicktide.errors import ClicktideError
 from clicktide.log import open_log
 from clicktide.log.port import LogAdmin, LogProducer, TopicPartition
 from clicktide.redisstore.client import connect
 from clicktide.settings import Settings
-
-from bench import machine
 
 
 class System:
@@ -45,7 +44,7 @@ class System:
     def done(self) -> int:
         """Sum of the offsets up to which all is acked, as the spouts publish it twice a second."""
         fields = self.redis.hgetall(keys.spouts(self.settings.text("redis.namespace"), self.topic))
-        return sum(int(json.loads(position)["done"]) for position in fields.values())  # type: ignore[union-attr]
+        return sum(int(json.loads(position)["done"]) for position in fields.values())
 
     def processes(self) -> list[machine.Process]:
         found = machine.processes()

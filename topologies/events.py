@@ -1,13 +1,14 @@
 """Topology `events`: the fresh path, from the topic `events` to both stores; failures leave it by the divert bolt."""
 
 import parallelism as par
+from streamparse import Grouping, Topology
+
 from bolts.aggregate import AggregateBolt
 from bolts.divert import DivertBolt
 from bolts.parse import ParseBolt
 from bolts.persist import PersistBolt
 from clicktide.slices import FAILED
 from spouts.slices import KafkaSpout
-from streamparse import Grouping, Topology
 
 NEAR = Grouping.LOCAL_OR_SHUFFLE
 

@@ -1,11 +1,12 @@
 """Topology `redrive`: failed events, each tried again when it is due, far from the fresh path."""
 
 import parallelism as par
+from streamparse import Grouping, Topology
+
 from bolts.divert import DivertBolt
 from bolts.retry import RetryBolt
 from clicktide.slices import FAILED
 from spouts.slices import RetrySpout
-from streamparse import Grouping, Topology
 
 NEAR = Grouping.LOCAL_OR_SHUFFLE
 

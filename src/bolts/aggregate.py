@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from streamparse import Stream
+
 from clicktide import persist
 from clicktide.breaker import CLOSED, Breaker
 from clicktide.redisstore.store import RedisStore
 from clicktide.slices import FAILED, FAILURES, ROWS
 from multilang.component import TideBolt
-from streamparse import Stream
 
 
 class AggregateBolt(TideBolt):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamparse import Stream
+
 from clicktide.parse import Parser
 from clicktide.retry.policy import FATAL
 from clicktide.slices import FAILED, FAILURES, ROWS, Failure, Place
 from multilang.component import TideBolt
-from streamparse import Stream
 
 
 class ParseBolt(TideBolt):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from streamparse import Stream
+
 from clicktide.breaker import Breakers
 from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
@@ -13,7 +15,6 @@ from clicktide.retry.envelope import Origin
 from clicktide.slices import FAILED, FAILURES
 from clicktide.sql import SqlStore
 from multilang.component import TideBolt
-from streamparse import Stream
 
 
 class RetryBolt(TideBolt):

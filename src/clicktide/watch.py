@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import redis
 
@@ -83,7 +84,7 @@ class StoreWatch:
         return True
 
     def _publish(self) -> None:
-        by_topic: dict[str, dict[str, str]] = {}
+        by_topic: dict[str, dict[Any, Any]] = {}
         for where, position in self.positions.items():
             topic, partition = where.rsplit(":", 1)
             by_topic.setdefault(topic, {})[partition] = json.dumps(position)

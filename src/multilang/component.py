@@ -11,13 +11,13 @@ import time
 import traceback
 from typing import Any
 
+from pystorm.component import LogStream
+from streamparse import Bolt, Spout
+
 from clicktide.errors import ClicktideError
 from clicktide.redisstore.client import connect
 from clicktide.settings import Settings, from_storm
 from clicktide.watch import publish_health
-from pystorm.component import LogStream
-from streamparse import Bolt, Spout
-
 from multilang import serializer
 
 serializer.install()
@@ -88,6 +88,6 @@ class TideSpout(_OnStorm, Spout):  # type: ignore[misc]
 
     def task_index(self, context: dict[str, Any]) -> tuple[int, int]:
         """(index of this task among its component's, their number)."""
-        own = context["componentid"] if "componentid" in context else self.component_name
+        own = context.get("componentid", self.component_name)
         tasks = sorted(int(t) for t, c in context["task->component"].items() if c == own)
         return tasks.index(int(context["taskid"])), len(tasks)
