@@ -21,6 +21,8 @@ local now, window, buckets, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), tonum
 local call = redis.call
 if now == 0 then now = tonumber(call('TIME')[1]) end
 local generation = math.floor(now / window)
+-- A server that took over may have a clock that is behind: it goes on in the generation that has begun.
+if call('EXISTS', p .. 'c:' .. (generation + 1)) == 1 then generation = generation + 1 end
 -- A claim lives in the generation it was made in and one more: at least the window, at most twice that.
 local ttl = (generation + 2) * window - now + 1
 local current = p .. 'c:' .. generation .. ':'

@@ -18,6 +18,7 @@ from clicktide.errors import SettingError, StoreRefused, StoreUnavailable
 from clicktide.settings import Settings
 
 STORE = "redis"
+OLDEST_MAJOR = 7
 
 # Answers that mean "not now", whatever was asked.
 _NOT_NOW = (
@@ -75,6 +76,16 @@ def run_id(client: redis.Redis) -> str:
     with errors_named():
         info: Any = client.info("server")
     return str(info["run_id"])
+
+
+def require_version(client: redis.Redis) -> None:
+    """Raises `StoreUnavailable` when the server is older than the scripts need (`EXPIRE … NX` came with 7.0)."""
+    with errors_named():
+        info: Any = client.info("server")
+    version = str(info["redis_version"])
+    major = version.split(".")[0]
+    if not major.isdecimal() or int(major) < OLDEST_MAJOR:
+        raise StoreUnavailable(STORE, f"version {version} is too old, {OLDEST_MAJOR}.0 or newer is needed")
 
 
 def whole_seconds(hours: float) -> int:

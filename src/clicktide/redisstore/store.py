@@ -17,7 +17,14 @@ import redis
 from clicktide import aggregate, claims, keys
 from clicktide.aggregate import Effects
 from clicktide.errors import StoreError, StoreUnavailable
-from clicktide.redisstore.client import STORE, connect, errors_named, named, whole_seconds
+from clicktide.redisstore.client import (
+    STORE,
+    connect,
+    errors_named,
+    named,
+    require_version,
+    whole_seconds,
+)
 from clicktide.row import SHARD, Row
 from clicktide.settings import Settings
 
@@ -168,6 +175,8 @@ class _Script:
         return [named(a) if isinstance(a, Exception) else a for a in answers]
 
     def _load(self) -> None:
+        # An older server would stop in the middle of the script, its claims made and their effects not.
+        require_version(self._client)
         self._sha = str(self._client.script_load(self._text))
 
     def _pipeline(self, calls: list[tuple[str, Arguments]]) -> list[Any]:
