@@ -19,7 +19,7 @@ from deploy.stack.java import java_argv
 from deploy.stack.settings import StackSettings, settings_from
 from deploy.storm.home import STORM_VERSION, ensure_home
 from deploy.storm.loopback import loopback_environment
-from deploy.storm.shell import worker_environment
+from deploy.storm.shell import component_environment
 
 FLUX = "org.apache.storm.flux.Flux"
 LOCAL_CLUSTER = "org.apache.storm.LocalCluster"
@@ -174,7 +174,7 @@ def _call(settings: StackSettings, verb: str, rest: list[str]) -> list[str]:
 def _become(argv: list[str], settings: StackSettings) -> NoReturn:
     if shutil.which(argv[0]) is None:
         raise StackError("Java is missing; as root on Debian: apt-get install default-jre-headless")
-    environment = loopback_environment(worker_environment(os.environ), settings)
+    environment = loopback_environment(component_environment(os.environ), settings)
     sys.stdout.flush()
     os.execvpe(argv[0], argv, environment)  # noqa: S606 - signals reach Java itself
 

@@ -37,6 +37,16 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**rest, "PYTHONPATH": os.pathsep.join(kept)} if kept else rest
 
 
+def component_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What Storm's processes, and so a topology's components, inherit: no setting of ours.
+
+    Components get theirs with the topology; those of the shell that started Storm would differ by chance.
+    """
+    return {
+        name: value for name, value in worker_environment(environment).items() if not name.startswith("TIDE_")
+    }
+
+
 def shell_variables(environment: Mapping[str, str], settings: StackSettings) -> dict[str, str]:
     """The variables to set, by name, on top of the given environment; applying them twice changes nothing."""
     python = str(Path(sys.executable).parent)

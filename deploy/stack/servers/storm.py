@@ -19,7 +19,7 @@ from deploy.stack.servers.base import Server, accepts, silent, write_if_changed
 from deploy.stack.settings import LOOPBACK, StackSettings
 from deploy.storm.home import ensure_home, storm_home
 from deploy.storm.loopback import loopback_environment
-from deploy.storm.shell import worker_environment
+from deploy.storm.shell import component_environment
 
 SHADE = "org.apache.storm.shade."
 
@@ -86,7 +86,7 @@ class StormDaemon(Server):
 
     def environment(self) -> dict[str, str]:
         """Workers inherit it: streamparse_run is found beside the Python that runs this."""
-        base = loopback_environment(worker_environment(super().environment()), self.settings)
+        base = loopback_environment(component_environment(super().environment()), self.settings)
         return {
             **base,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),

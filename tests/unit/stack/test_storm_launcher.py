@@ -18,7 +18,13 @@ from deploy.storm.launcher import (
     split_flux_local,
 )
 from deploy.storm.loopback import library, loopback_environment
-from deploy.storm.shell import LAUNCHER, official_storm, shell_variables, worker_environment
+from deploy.storm.shell import (
+    LAUNCHER,
+    component_environment,
+    official_storm,
+    shell_variables,
+    worker_environment,
+)
 
 FLUX = "org.apache.storm.flux.Flux"
 FOR_EVER = "9223372036854775807"
@@ -113,6 +119,11 @@ def test_workers_do_not_import_the_working_tree() -> None:
     environment = {"PYTHONPATH": f"{PROJECT}:{PROJECT}/src:/elsewhere", "A": "b"}
     assert worker_environment(environment) == {"PYTHONPATH": "/elsewhere", "A": "b"}
     assert worker_environment({"PYTHONPATH": str(PROJECT)}) == {}
+
+
+def test_components_inherit_no_setting_of_the_shell() -> None:
+    environment = {"TIDE_SQL_DSNS": "x", "TIDE_STACK_HOME": "/s", "PYTHONPATH": str(PROJECT), "A": "b"}
+    assert component_environment(environment) == {"A": "b"}
 
 
 def test_the_preloaded_library_is_added_once() -> None:
