@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FAST = "not service and not embedded and not web and not static"
+# What is pure and fast, with fewer examples of each property.
+FEW = ["-m", "not service and not embedded and not web and not static", "--hypothesis-profile=fast"]
 # tests/conftest.py starts real servers only when this says so: a plain `pytest` never does.
 SERVERS = "CLICKTIDE_TEST_SERVERS"
 
@@ -40,7 +41,7 @@ def pytest_call(args: list[str], environ: dict[str, str]) -> tuple[list[str], di
     """pytest's command line and environment for these arguments."""
     fast = "--fast" in args
     rest = [word for word in args if word != "--fast"]
-    command = [sys.executable, "-P", "-m", "pytest", *(["-m", FAST] if fast else []), *rest]
+    command = [sys.executable, "-P", "-m", "pytest", *(FEW if fast else []), *rest]
     # A shell's TIDE_* would reach every test of the settings.
     kept = {
         k: v

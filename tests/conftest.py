@@ -7,9 +7,15 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import settings
 
 ALLOWED = os.environ.get("CLICKTIDE_TEST_SERVERS") == "yes"
 _started: list[str] = []
+
+# No deadlines: other suites and servers share the two cores, and a slow example is no wrong one.
+settings.register_profile("full", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)
+settings.load_profile("full")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
