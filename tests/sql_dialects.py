@@ -41,15 +41,33 @@ def own_server() -> MariaDbServer:
     return server
 
 
-def fresh_dsns(dialect: str, folder: Path, n: int) -> list[str]:
-    """`n` migrated DSNs with nothing in them."""
+def fresh_dsns(dialect: str, folder: Path, n: int, *, to_break: bool = False) -> list[str]:
+    """`n` migrated DSNs with nothing in them. `to_break`: the test changes the tables themselves."""
     if dialect == "sqlite":
         dsns = [sqlite_dsn(f"{folder}/shard {next(_serial)}%.sqlite") for _ in range(n)]
-    else:
+    elif to_break:
         dsns = [_database() for _ in range(n)]
+    else:
+        return [_emptied(i) for i in range(n)]
     for dsn in dsns:
         migrate(dsn)
     return dsns
+
+
+@cache
+def _kept(number: int) -> tuple[str, sa.Engine]:
+    """A database that tests use one after the other: to make one takes a server ten times as long as to empty it."""
+    dsn = _database()
+    migrate(dsn)
+    return dsn, sa.create_engine(sa.make_url(dsn).set(drivername="mysql+pymysql"))
+
+
+def _emptied(number: int) -> str:
+    dsn, engine = _kept(number)
+    with engine.begin() as connection:
+        for table in ("events", "orders", "shard_map", "placement"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    return dsn
 
 
 def _database() -> str:

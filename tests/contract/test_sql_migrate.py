@@ -16,7 +16,7 @@ from clicktide.sql.engine import open_engine, parse_dsn
 
 @pytest.fixture(params=DIALECTS)
 def dsn(request, tmp_path):
-    return fresh_dsns(request.param, tmp_path, 1)[0]
+    return fresh_dsns(request.param, tmp_path, 1, to_break=True)[0]
 
 
 def test_the_tables_are_those_of_the_schema(dsn):

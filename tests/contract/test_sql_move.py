@@ -11,6 +11,9 @@ from clicktide.orders import fold
 from clicktide.sql import move as module
 from clicktide.sql.move import MoveError, Mover
 
+# Dozens of files are made and moved here: not for the fastest tests.
+pytestmark = pytest.mark.embedded
+
 SHARD = 2
 NOW = 1_700_000_000_000
 

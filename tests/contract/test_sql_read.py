@@ -124,7 +124,7 @@ def test_before_anything_was_written_everything_is_empty(store):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_tables_that_are_missing_are_named(dialect, tmp_path):
-    dsns = fresh_dsns(dialect, tmp_path, 1)
+    dsns = fresh_dsns(dialect, tmp_path, 1, to_break=True)
     store = open_store(dsns)
     with store.dsns[0].engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE events")
