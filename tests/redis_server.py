@@ -24,7 +24,7 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # A socket's path has room for about 100 bytes; a test's own folder is often longer.
-        self._short = tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp")
+        self._short = tempfile.TemporaryDirectory(prefix="ct-")
         self.socket = Path(self._short.name) / "r.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
