@@ -98,6 +98,7 @@ def storm_yaml(settings: StackSettings) -> str:
         "topology.worker.max.heap.size.mb": float(settings.worker_heap_mb),
         # A lost worker is noticed within seconds, on a machine that is often short of CPU.
         "storm.zookeeper.session.timeout": 10000,
+        "storm.zookeeper.connection.timeout": 10000,
         "nimbus.monitor.freq.secs": 5,
         "supervisor.monitor.frequency.secs": 2,
         "supervisor.worker.shutdown.sleep.secs": 2,

@@ -91,7 +91,7 @@ def test_two_topologies_scale_crash_and_count_everything(
 
         wait_until(lambda: counted(tmp_path / "counting") >= set(range(total)), "the last number", 300)
         wait_until(lambda: counted(tmp_path / "tally") >= set(range(500)), "the other topology's last number")
-        logs = storm("logs", "counting", "-n", "2")
+        logs = storm("logs", "counting", "-n", "500")
         assert "ShellBolt" in logs.stdout, logs.stderr
     finally:
         kill_all(stack, storm)
