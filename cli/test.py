@@ -12,7 +12,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is pure and fast, with fewer examples of each property.
-FEW = ["-m", "not service and not embedded and not web and not static", "--hypothesis-profile=fast"]
+FEW = [
+    "-m",
+    "not service and not embedded and not store and not web and not static",
+    "--hypothesis-profile=fast",
+]
 # tests/conftest.py starts real servers only when this says so: a plain `pytest` never does.
 SERVERS = "CLICKTIDE_TEST_SERVERS"
 
@@ -21,10 +25,10 @@ HELP = """Usage: ./tide test [--fast] [pytest's arguments]
 Sets up and runs the tests: ruff, mypy and all suites. Suites that need servers (Kafka, MariaDB, Storm, a browser) have
 them started where they can be had; where not, they are skipped with the reason, and under CI=true they fail.
 
-  --fast     only what needs no process of its own; seconds
+  --fast     only what starts no process and waits for no disk; seconds
   anything else goes to pytest: ./tide test tests/unit -k parse -x
 
-Markers: service, embedded, web, static (ruff and mypy over everything)."""
+Markers: service, embedded, store (the contract suites), web, static (mypy over everything)."""
 
 
 def main(args: list[str]) -> int:  # noqa: RET503 - execve does not return

@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 ALLOWED = os.environ.get("CLICKTIDE_TEST_SERVERS") == "yes"
+CONTRACT = Path(__file__).resolve().parent / "contract"
 _started: list[str] = []
 
 # No deadlines: other suites and servers share the two cores, and a slow example is no wrong one.
 settings.register_profile("full", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=20)
 settings.load_profile("full")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if CONTRACT in item.path.parents:
+            item.add_marker(pytest.mark.store)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -7,7 +7,7 @@ from cli import test as command
 
 def test_fast_starts_no_process_and_allows_no_server():
     words, environment = command.pytest_call(["--fast", "-x"], {})
-    assert "not service and not embedded and not web and not static" in words
+    assert "not service and not embedded and not store and not web and not static" in words
     assert "--fast" not in words
     assert words[-1] == "-x"
     assert environment[command.SERVERS] == "no"
