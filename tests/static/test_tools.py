@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def test_everything_is_formatted():
 @pytest.mark.timeout(600)
 def test_mypy_finds_nothing():
     assert tool("mypy", "--no-error-summary") == ""
+
+
+def test_mypy_looks_at_every_package_there_is():
+    files = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]["files"]
+    packages = {p.parent.name for p in ROOT.glob("*/*.py")} - {"tests", "topologies", "_resources", "_build"}
+    assert packages <= set(files)
