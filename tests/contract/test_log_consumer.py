@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract.log_adapters import ADAPTERS, QUIET_S, WAIT_S, Case, at, open_case, read, records_of, values
+from contract.log_adapters import ADAPTERS, WAIT_S, Case, at, open_case, read, records_of, values
 
 from clicktide.errors import LogError, OffsetOutOfRange, UnknownTopic
 from clicktide.log.port import LogConsumer, Outgoing
@@ -58,8 +58,8 @@ def test_with_nothing_new_it_waits_out_its_time(case: Case) -> None:
     consumer = case.consumer()
     consumer.assign({at(topic): 0})
     started = time.monotonic()
-    assert consumer.poll(10, QUIET_S) == []
-    assert QUIET_S * 0.9 <= time.monotonic() - started < QUIET_S + 2
+    assert consumer.poll(10, case.quiet_s) == []
+    assert case.quiet_s * 0.9 <= time.monotonic() - started < case.quiet_s + 2
     assert consumer.poll(10, 0) == []
 
 
@@ -74,7 +74,7 @@ def test_a_write_wakes_a_waiting_poll(case: Case) -> None:
     topic = case.topic()
     consumer = case.consumer()
     consumer.assign({at(topic): 0})
-    consumer.poll(10, QUIET_S)
+    consumer.poll(10, case.quiet_s)
     producer = case.producer
     timer = threading.Timer(0.2, producer.send, ([Outgoing(topic, None, b"x", partition=0)], WAIT_S))
     timer.start()
@@ -92,7 +92,7 @@ def test_a_paused_partition_is_skipped_and_goes_on_where_it_stood(case: Case) ->
     consumer.assign({at(topic, 0): 2, at(topic, 1): 0})
     consumer.pause([at(topic, 0)])
     assert {r.partition for r in read(consumer, 5)} == {1}
-    assert consumer.poll(10, QUIET_S) == []
+    assert consumer.poll(10, case.quiet_s) == []
     consumer.resume([at(topic, 0)])
     assert [(r.partition, r.offset) for r in read(consumer, 3)] == [(0, 2), (0, 3), (0, 4)]
 
@@ -104,7 +104,7 @@ def test_pause_in_the_middle_loses_and_repeats_nothing(case: Case) -> None:
     consumer.assign({at(topic): 0})
     found = read(consumer, 3, max_records=3)
     consumer.pause([at(topic)])
-    assert consumer.poll(10, QUIET_S) == []
+    assert consumer.poll(10, case.quiet_s) == []
     consumer.resume([at(topic)])
     assert values(found + read(consumer, 47)) == numbers(0, 50)
 
@@ -121,6 +121,20 @@ def test_seek_goes_back_and_forth(case: Case) -> None:
     assert values(read(consumer, 5)) == numbers(25, 30)
     consumer.seek(at(topic), 0)
     assert values(read(consumer, 30)) == numbers(0, 30)
+
+
+def test_seek_back_after_everything_was_read(case: Case) -> None:
+    topic = case.topic()
+    case.write(topic, *numbers(0, 5))
+    consumer = case.consumer()
+    consumer.assign({at(topic): 0})
+    read(consumer, 5)
+    assert consumer.poll(10, 0.05) == []
+    consumer.seek(at(topic), 3)
+    assert values(read(consumer, 2)) == numbers(3, 5)
+    assert consumer.poll(10, 0.05) == []
+    consumer.assign({at(topic): 1})
+    assert values(read(consumer, 4)) == numbers(1, 5)
 
 
 def test_seek_right_after_assign(case: Case) -> None:
@@ -141,7 +155,7 @@ def test_seek_of_a_paused_partition_leaves_it_paused(case: Case) -> None:
     consumer.assign({at(topic): 0})
     consumer.pause([at(topic)])
     consumer.seek(at(topic), 3)
-    assert consumer.poll(10, QUIET_S) == []
+    assert consumer.poll(10, case.quiet_s) == []
     consumer.resume([at(topic)])
     assert [r.offset for r in read(consumer, 1)] == [3]
 
@@ -158,7 +172,7 @@ def test_assign_replaces_what_was_assigned_and_unpauses(case: Case) -> None:
     consumer.assign({at(topic, 1): 2})
     assert [(r.partition, r.offset) for r in read(consumer, 1)] == [(1, 2)]
     case.write(topic, b"late", partition=0)
-    assert consumer.poll(10, QUIET_S) == []
+    assert consumer.poll(10, case.quiet_s) == []
 
 
 def test_a_partition_must_exist_to_be_assigned(case: Case) -> None:

@@ -39,11 +39,11 @@ def opened(path: Path, size: int = 1 << 30, clock: Clock | None = None) -> Embed
 
 
 def fill(log: EmbeddedLog, kilobytes: int, topic: str = "t", partition: int = 0) -> int:
-    """Write so much in records of 10 kB; how many. Stops at the first refusal."""
+    """Write so much in calls of five records of 10 kB; how many records. Stops at the first refusal."""
     producer = log.producer()
-    for count in range(kilobytes // 10):
+    for count in range(0, kilobytes // 10, 5):
         try:
-            producer.send([Outgoing(topic, None, bytes(10_000), partition=partition)], WAIT_S)
+            producer.send([Outgoing(topic, None, bytes(10_000), partition=partition)] * 5, WAIT_S)
         except LogUnavailable:
             return count
     return kilobytes // 10
@@ -157,6 +157,59 @@ def test_a_busy_file_is_unavailable_in_time_and_nothing_is_written(tmp_path: Pat
     assert log.consumer("g").bounds([at("t")]) == {at("t"): (0, 1)}
 
 
+def test_who_has_more_time_outlasts_a_leader_that_gives_up(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    producer = log.producer()
+    producer.send([Outgoing("t", None, b"first")], WAIT_S)
+    blocker = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    outcomes: dict[str, object] = {}
+
+    def send(name: str, timeout_s: float) -> None:
+        try:
+            outcomes[name] = producer.send([Outgoing("t", None, name.encode())], timeout_s)
+        except LogUnavailable as e:
+            outcomes[name] = e
+
+    threads = []
+    # One leads alone; when it gives up, the second takes the third along, and gives up too.
+    for waiting, (name, timeout_s) in enumerate((("one", 0.4), ("two", 0.8), ("three", WAIT_S))):
+        threads.append(threading.Thread(target=send, args=(name, timeout_s)))
+        threads[-1].start()
+        deadline = time.monotonic() + WAIT_S
+        while len(log._writer._waiting) < waiting or not log._writer._writing:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    threads[0].join()
+    threads[1].join()
+    assert "three" not in outcomes
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    threads[2].join()
+    assert isinstance(outcomes["one"], LogUnavailable)
+    assert isinstance(outcomes["two"], LogUnavailable)
+    assert outcomes["three"] == [(0, 1)]
+
+
+def test_a_topic_made_anew_between_plan_and_write_takes_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened(tmp_path)
+    producer, other = log.producer(), log.admin()
+    changes = [lambda: other.delete_topics(["t"]), lambda: other.create_topics({"t": 1})]
+
+    def refuse(key: int) -> None:
+        while changes:
+            changes.pop(0)()
+
+    monkeypatch.setattr(log._writer._retention, "refuse", refuse)
+    assert producer.send([Outgoing("t", None, b"x")], WAIT_S) == [(0, 0)]
+    assert changes == []
+    consumer = log.consumer("g")
+    consumer.assign({at("t"): 0})
+    assert values(records_of(consumer.poll(10, 0))) == [b"x"]
+
+
 def test_a_full_disk_is_unavailable_and_heals(tmp_path: Path) -> None:
     log = opened(tmp_path)
     producer = log.producer()
@@ -268,14 +321,17 @@ def test_deleted_topics_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest
 def test_deleted_records_leave_the_disk(tmp_path: Path) -> None:
     log = opened(tmp_path)
     producer = log.producer()
-    producer.send([Outgoing("t", None, b"secret-%d" % i) for i in range(10)], WAIT_S)
-    log.admin().delete_records({at("t"): 7})
+    for first in range(0, 20, 5):
+        producer.send(
+            [Outgoing("t", None, b"secret-%02d" % i * 3000) for i in range(first, first + 5)], WAIT_S
+        )
+    log.admin().delete_records({at("t"): 12})
     connection = sqlite3.connect(tmp_path / "log.db")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     stored = (tmp_path / "log.db").read_bytes()
-    assert b"secret-9" in stored
-    assert b"secret-3" not in stored
+    assert b"secret-12" in stored
+    assert [i for i in range(12) if b"secret-%02d" % i in stored] == []
 
 
 def test_chunks_stay_small_whatever_is_sent(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from clicktide.log.port import TopicInfo, TopicPartition
 _LOOK_AGAIN_S = 0.05
 _PROBE_S = 2.0
 _spec: Any = vars(confluent_kafka.admin)["OffsetSpec"]  # exported, but not in the types
+_MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _BOUNDS = (_spec.earliest(), _spec.latest())
 # Our own wait is a little longer than the client's, whose error says more.
 _PATIENCE_S = REQUEST_TIMEOUT_S + 2
@@ -120,28 +121,39 @@ class ConfluentAdmin:
         if not partitions:
             return {}
         deadline = time.monotonic() + timeout_s
-        lists = [
-            self._client().list_offsets(
-                {KafkaPartition(*p): spec for p in partitions}, request_timeout=max(0.01, timeout_s)
-            )
-            for spec in _BOUNDS
-        ]
-        try:
-            earliest, end = (
-                {(p.topic, p.partition): r.offset for p, r in _results(futures, "ask for offsets").items()}
-                for futures in lists
-            )
-        except LogUnavailable:
-            # "No leaders found" is all it says of a partition that does not exist.
-            counts = self._counts(max(0.01, deadline - time.monotonic()))
-            for p in partitions:
-                if not 0 <= p.partition < counts.get(p.topic, 0):
-                    raise UnknownTopic(f"{p.topic}:{p.partition} does not exist") from None
-            raise
+        while True:
+            try:
+                earliest, end = self._ask_bounds(partitions, deadline)
+                break
+            except LogUnavailable as e:
+                # "No leaders found" is all it says of a partition that does not exist.
+                counts = self._counts(_left(deadline))
+                for p in partitions:
+                    if not 0 <= p.partition < counts.get(p.topic, 0):
+                        raise UnknownTopic(f"{p.topic}:{p.partition} does not exist") from None
+                # A topic just made has no leader yet, or another than its former self.
+                if not _is_moving(e) or time.monotonic() + _LOOK_AGAIN_S >= deadline:
+                    raise
+            time.sleep(_LOOK_AGAIN_S)
         if min(*earliest.values(), *end.values()) < 0:
             # A leader that does not answer in time leaves the offset out, and that is all.
             raise LogUnavailable("Kafka: ask for offsets: no answer in time")
         return {p: (earliest[p], end[p]) for p in partitions}
+
+    def _ask_bounds(
+        self, partitions: Sequence[TopicPartition], deadline: float
+    ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+        lists = [
+            self._client().list_offsets(
+                {KafkaPartition(*p): spec for p in partitions}, request_timeout=_left(deadline)
+            )
+            for spec in _BOUNDS
+        ]
+        earliest, end = (
+            {(p.topic, p.partition): r.offset for p, r in _results(futures, "ask for offsets").items()}
+            for futures in lists
+        )
+        return earliest, end
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if group not in self._groups:
@@ -180,6 +192,16 @@ def _id_of(topic: Any) -> str:
     uuid = topic.topic_id
     low = uuid.get_least_significant_bits() & ((1 << 64) - 1)
     return topic_id(uuid.get_most_significant_bits() << 64 | low)
+
+
+def _left(deadline: float) -> float:
+    """Seconds to the deadline, at least what the client takes for a timeout."""
+    return max(0.01, deadline - time.monotonic())
+
+
+def _is_moving(error: LogUnavailable) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, KafkaException) and cause.args[0].code() in _MOVING
 
 
 def _results(
