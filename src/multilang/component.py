@@ -43,6 +43,8 @@ class _OnStorm:
     def raise_exception(self, exception: BaseException, tup: Any = None) -> None:  # noqa: ARG002
         """Report an error to Storm without the tuple: it holds what users did."""
         text = "".join(traceback.format_exception(exception))
+        # What cannot be written would keep the tuple from being failed; file names may hold such characters.
+        text = text.encode("utf-8", "backslashreplace").decode()
         self.send_message({"command": "error", "msg": text})  # type: ignore[attr-defined]
         self.send_message({"command": "sync"})  # type: ignore[attr-defined]
 

@@ -83,7 +83,7 @@ def require_version(client: redis.Redis) -> None:
     with errors_named():
         info: Any = client.info("server")
     version = str(info["redis_version"])
-    major = version.split(".")[0]
+    major = version.split(".", maxsplit=1)[0]
     if not major.isdecimal() or int(major) < OLDEST_MAJOR:
         raise StoreUnavailable(STORE, f"version {version} is too old, {OLDEST_MAJOR}.0 or newer is needed")
 
