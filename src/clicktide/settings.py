@@ -19,7 +19,7 @@ from clicktide.errors import SettingError
 PREFIX = "tide."
 ENV_PREFIX = "TIDE_"
 # Environment variables of ours that are not settings: where to look, not what to do.
-ENV_RESERVED = frozenset({"TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"})
+ENV_RESERVED = frozenset({"TIDE_DEBUG", "TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"})
 
 Value = str | int | float | bool
 
@@ -445,12 +445,16 @@ def from_storm(conf: Mapping[str, object]) -> Settings:
     return Settings({k.removeprefix(PREFIX): v for k, v in conf.items() if k.startswith(PREFIX)})
 
 
+def _reserved(variable: str) -> bool:
+    return variable in ENV_RESERVED or variable.startswith("TIDE_STACK_")
+
+
 def from_environment(environ: Mapping[str, str], options: Mapping[str, object]) -> Settings:
     """Settings of a service or command: `TIDE_*` variables over the environment's options of config.json."""
     by_variable = {ENV_PREFIX + n.upper().replace(".", "_"): n for n in REGISTRY}
     given = {k.removeprefix(PREFIX): v for k, v in options.items() if k.startswith(PREFIX)}
     for variable, raw in environ.items():
-        if variable.startswith(ENV_PREFIX) and variable not in ENV_RESERVED:
+        if variable.startswith(ENV_PREFIX) and not _reserved(variable):
             if variable not in by_variable:
                 raise SettingError(f"unknown setting in the environment: {variable}")
             given[by_variable[variable]] = raw
