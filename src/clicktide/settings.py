@@ -19,7 +19,9 @@ from clicktide.errors import SettingError
 PREFIX = "tide."
 ENV_PREFIX = "TIDE_"
 # Environment variables of ours that are not settings: where to look, not what to do.
-ENV_RESERVED = frozenset({"TIDE_DEBUG", "TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"})
+ENV_RESERVED = frozenset(
+    {"TIDE_DEBUG", "TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"}
+)
 
 Value = str | int | float | bool
 
@@ -465,8 +467,13 @@ def options_of(config_file: Path, env: str) -> dict[str, object]:
     """`envs.<env>.options` of a config.json; raises `SettingError` naming what is missing."""
     try:
         envs = json.loads(config_file.read_text("utf-8"))["envs"]
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise SettingError(f"{config_file.name}: expected a JSON object with `envs` ({e})") from e
+    if not isinstance(envs, dict) or not all(isinstance(one, dict) for one in envs.values()):
+        raise SettingError(f"{config_file.name}: expected `envs` to be an object of objects")
     if env not in envs:
         raise SettingError(f"unknown environment {env!r}: {config_file.name} has {', '.join(sorted(envs))}")
-    return dict(envs[env].get("options") or {})
+    options = envs[env].get("options") or {}
+    if not isinstance(options, dict):
+        raise SettingError(f"{config_file.name}: expected `envs.{env}.options` to be an object")
+    return options
