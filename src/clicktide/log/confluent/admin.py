@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import confluent_kafka.admin
 from confluent_kafka import (
     KafkaError,
     KafkaException,
@@ -25,18 +24,16 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
 from clicktide.log.confluent.client import admin_conf, logger, telling
-from clicktide.log.confluent.offsets import GroupOffsets
-from clicktide.log.kafka import Cluster, replication, shown, topic_config, topic_id
+from clicktide.log.confluent.inquiry import Inquiry
+from clicktide.log.kafka import Cluster, replication, topic_config, topic_id
 from clicktide.log.limits import REQUEST_TIMEOUT_S, check_topic
 from clicktide.log.port import TopicInfo, TopicPartition
 
 _LOOK_AGAIN_S = 0.05
-_PROBE_S = 2.0
-_spec: Any = vars(confluent_kafka.admin)["OffsetSpec"]  # exported, but not in the types
-_MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
-_BOUNDS = (_spec.earliest(), _spec.latest())
 # Our own wait is a little longer than the client's, whose error says more.
 _PATIENCE_S = REQUEST_TIMEOUT_S + 2
+# Librdkafka wants a group for every consumer, also for one that joins none and stores nothing.
+_GROUP = "clicktide-admin"
 
 
 class ConfluentAdmin:
@@ -45,7 +42,8 @@ class ConfluentAdmin:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._admin: AdminClient | None = None
-        self._groups: dict[str, GroupOffsets] = {}
+        self._groups: dict[str, Inquiry] = {}
+        self._inquiry = Inquiry(cluster, _GROUP)
 
     def _client(self) -> AdminClient:
         if self._admin is None:
@@ -108,81 +106,34 @@ class ConfluentAdmin:
             _results(futures, "delete records")
 
     def topics(self) -> dict[str, TopicInfo]:
-        names = sorted(self._counts())
+        # Asked first: the admin client is not to wait for a broker that is away (see `inquiry`).
+        names = sorted(self._inquiry.counts())
         if not names:
             return {}
         futures = self._client().describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S)
         found = _results(futures, "describe topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
         return {name: TopicInfo(name, _id_of(t), len(t.partitions)) for name, t in found.items()}
 
-    def bounds(
-        self, partitions: Sequence[TopicPartition], timeout_s: float = REQUEST_TIMEOUT_S
-    ) -> dict[TopicPartition, tuple[int, int]]:
-        if not partitions:
-            return {}
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                earliest, end = self._ask_bounds(partitions, deadline)
-                break
-            except LogUnavailable as e:
-                # "No leaders found" is all it says of a partition that does not exist.
-                counts = self._counts(_left(deadline))
-                for p in partitions:
-                    if not 0 <= p.partition < counts.get(p.topic, 0):
-                        raise UnknownTopic(f"{p.topic}:{p.partition} does not exist") from None
-                # A topic just made has no leader yet, or another than its former self.
-                if not _is_moving(e) or time.monotonic() + _LOOK_AGAIN_S >= deadline:
-                    raise
-            time.sleep(_LOOK_AGAIN_S)
-        if min(*earliest.values(), *end.values()) < 0:
-            # A leader that does not answer in time leaves the offset out, and that is all.
-            raise LogUnavailable("Kafka: ask for offsets: no answer in time")
-        return {p: (earliest[p], end[p]) for p in partitions}
-
-    def _ask_bounds(
-        self, partitions: Sequence[TopicPartition], deadline: float
-    ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-        lists = [
-            self._client().list_offsets(
-                {KafkaPartition(*p): spec for p in partitions}, request_timeout=_left(deadline)
-            )
-            for spec in _BOUNDS
-        ]
-        earliest, end = (
-            {(p.topic, p.partition): r.offset for p, r in _results(futures, "ask for offsets").items()}
-            for futures in lists
-        )
-        return earliest, end
+    def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        return self._inquiry.bounds(partitions)
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if group not in self._groups:
-            self._groups[group] = GroupOffsets(self._cluster, group)
+            self._groups[group] = Inquiry(self._cluster, group)
         return self._groups[group].committed(partitions)
-
-    def probe(self) -> Future[Any]:
-        """Ask the cluster for something small; the future ends within seconds."""
-        with telling("ask for the cluster"):
-            return self._client().describe_cluster(request_timeout=_PROBE_S)
 
     def close(self) -> None:
         for group in self._groups.values():
             group.close()
+        self._inquiry.close()
         self._groups.clear()
         # librdkafka's handle goes with its last reference; there is no explicit end.
         self._admin = None
 
-    def _counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
-        with telling("ask for the topics"):
-            found = self._client().list_topics(timeout=timeout_s)
-        return {
-            name: len(t.partitions) for name, t in found.topics.items() if shown(name) and t.error is None
-        }
-
     def _until(self, true: Callable[[dict[str, int]], bool], what: str) -> None:
         """Wait until the brokers' metadata shows what the controller has answered already."""
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while not true(self._counts()):
+        while not true(self._inquiry.counts()):
             if time.monotonic() >= deadline:
                 raise LogUnavailable(f"Kafka: {what}: not seen by the brokers in time")
             time.sleep(_LOOK_AGAIN_S)
@@ -192,16 +143,6 @@ def _id_of(topic: Any) -> str:
     uuid = topic.topic_id
     low = uuid.get_least_significant_bits() & ((1 << 64) - 1)
     return topic_id(uuid.get_most_significant_bits() << 64 | low)
-
-
-def _left(deadline: float) -> float:
-    """Seconds to the deadline, at least what the client takes for a timeout."""
-    return max(0.01, deadline - time.monotonic())
-
-
-def _is_moving(error: LogUnavailable) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, KafkaException) and cause.args[0].code() in _MOVING
 
 
 def _results(

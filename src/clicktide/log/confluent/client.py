@@ -27,7 +27,7 @@ PARTITION_EOF: int = KafkaError._PARTITION_EOF
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 
-_UNKNOWN_TOPIC = {
+UNKNOWN_TOPIC = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
@@ -56,7 +56,7 @@ def told(error: KafkaError | None, what: str) -> LogError:
     if error is None:
         return LogUnavailable(f"Kafka: {what} failed")
     text = f"Kafka: {what}: {error.str()}"
-    if error.code() in _UNKNOWN_TOPIC:
+    if error.code() in UNKNOWN_TOPIC:
         return UnknownTopic(text)
     if error.code() in _TOO_LARGE:
         return RecordTooLarge(text)

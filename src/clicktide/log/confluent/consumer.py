@@ -16,12 +16,14 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from clicktide.errors import LogError, OffsetOutOfRange, UnknownTopic
 from clicktide.log.confluent.admin import ConfluentAdmin
 from clicktide.log.confluent.client import ALL_BROKERS_DOWN, OUT_OF_RANGE, consumer_conf, telling, told
-from clicktide.log.confluent.offsets import GroupOffsets
+from clicktide.log.confluent.inquiry import Inquiry
 from clicktide.log.confluent.outage import Outage
 from clicktide.log.confluent.ranges import read_offsets
 from clicktide.log.kafka import Cluster
 from clicktide.log.limits import REQUEST_TIMEOUT_S
 from clicktide.log.port import Batch, Headers, Record, TopicInfo, TopicPartition
+
+_PROBE_S = 2.0
 
 
 class ConfluentConsumer:
@@ -31,8 +33,10 @@ class ConfluentConsumer:
         self._cluster = cluster
         self._group = group
         self._admin = ConfluentAdmin(cluster)
-        self._offsets = GroupOffsets(cluster, group)
-        self._outage = Outage(self._admin)
+        self._inquiry = Inquiry(cluster, group)
+        # Asks through a handle of its own: the other one is for this consumer's thread.
+        self._prober = Inquiry(cluster, group)
+        self._outage = Outage(lambda: self._prober.counts(_PROBE_S))
         self._consumer: Consumer | None = None
         self._fetcher: Consumer | None = None
         self._positions: dict[TopicPartition, int] = {}
@@ -48,9 +52,9 @@ class ConfluentConsumer:
         return self._consumer
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        counts = self.topics() if positions else {}
+        counts = self._inquiry.counts() if positions else {}
         for p in positions:
-            if p.topic not in counts or not 0 <= p.partition < counts[p.topic].partitions:
+            if not 0 <= p.partition < counts.get(p.topic, 0):
                 raise UnknownTopic(f"{p.topic}:{p.partition} does not exist")
         self._positions = dict(positions)
         self._paused.clear()
@@ -153,7 +157,7 @@ class ConfluentConsumer:
             return
         if error.code() in OUT_OF_RANGE:
             position = self._positions[partition]
-            earliest = self._admin.bounds([partition])[partition][0]
+            earliest = self._inquiry.bounds([partition])[partition][0]
             self._errors[partition] = OffsetOutOfRange(*partition, position, earliest)
         else:
             self._errors[partition] = told(error, f"read {partition.topic}:{partition.partition}")
@@ -162,7 +166,7 @@ class ConfluentConsumer:
         deadline = time.monotonic() + timeout_s
         if not offsets:
             return {}
-        low, high = self._admin.bounds([partition], timeout_s)[partition]
+        low, high = self._inquiry.bounds([partition], timeout_s)[partition]
         wanted = sorted({o for o in offsets if low <= o < high})
         if self._fetcher is None:
             conf = consumer_conf(self._cluster, self._group)
@@ -174,13 +178,13 @@ class ConfluentConsumer:
         return read_offsets(self._fetcher, partition, wanted, deadline)
 
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets.committed(partitions)
+        return self._inquiry.committed(partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._offsets.commit(offsets)
+        self._inquiry.commit(offsets)
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        return self._admin.bounds(partitions)
+        return self._inquiry.bounds(partitions)
 
     def offsets_at(self, partitions: Sequence[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
         if not partitions:
@@ -195,7 +199,7 @@ class ConfluentConsumer:
                 raise told(p.error, "ask for offsets by time")
             found[TopicPartition(p.topic, p.partition)] = p.offset
         late = [p for p, offset in found.items() if offset < 0]
-        return found | {p: end for p, (_, end) in self._admin.bounds(late).items()}
+        return found | {p: end for p, (_, end) in self._inquiry.bounds(late).items()}
 
     def topics(self) -> dict[str, TopicInfo]:
         return self._admin.topics()
@@ -205,7 +209,9 @@ class ConfluentConsumer:
             if client is not None:
                 client.close()
         self._consumer = self._fetcher = None
-        self._offsets.close()
+        self._outage.close()
+        self._prober.close()
+        self._inquiry.close()
         self._admin.close()
 
 

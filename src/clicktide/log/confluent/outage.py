@@ -1,30 +1,31 @@
 """Finds out whether the brokers are away, without ever waiting for them.
 
-librdkafka says when all brokers are down, and nothing when they are back. So from its word on, a probe runs in the
-background: until one is answered, `check` raises.
+librdkafka says when all brokers are down, and nothing when they are back. So from its word on, a question goes to the
+cluster in the background: until one is answered, `check` raises.
 """
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
 from clicktide.errors import LogError, LogUnavailable
-from clicktide.log.confluent.admin import ConfluentAdmin
 from clicktide.log.confluent.client import ALL_BROKERS_DOWN, NO_ACCESS, told
 
 
 class Outage:
-    """Whether the cluster is known to be away. `heard` may be called from any thread."""
+    """Whether the cluster is known to be away. `heard` may be called from any thread.
 
-    def __init__(self, admin: ConfluentAdmin) -> None:
-        self._admin = admin
+    `ask` asks the cluster something small: it returns within seconds when it is there, and raises `LogError` when not.
+    """
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        self._ask = ask
         self._lock = threading.Lock()
         self._error: LogError | None = None
-        self._probe: Future[Any] | None = None
+        self._asking: threading.Thread | None = None
 
     def heard(self, error: KafkaError) -> None:
         """librdkafka's word: an error that is not one call's."""
@@ -40,12 +41,25 @@ class Outage:
         with self._lock:
             if self._error is None:
                 return
-            if self._probe is not None and self._probe.done():
-                answered = self._probe.exception() is None
-                self._probe = None
-                if answered:
-                    self._error = None
-                    return
-            if self._probe is None:
-                self._probe = self._admin.probe()
+            if self._asking is None:
+                self._asking = threading.Thread(target=self._run, name="kafka-outage", daemon=True)
+                self._asking.start()
             raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._ask()
+            answered = True
+        except LogError:
+            answered = False
+        with self._lock:
+            self._asking = None
+            if answered:
+                self._error = None
+
+    def close(self) -> None:
+        """Wait for the question under way."""
+        with self._lock:
+            asking = self._asking
+        if asking is not None:
+            asking.join()
