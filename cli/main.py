@@ -54,6 +54,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "backfill": Command("cli.backfill:main", "Operations", "Process offset ranges again, then stop."),
     "bench": Command("bench.main:app", "Operations", "Benchmarks: throughput, latency, cost."),
+    "chaos": Command(
+        "cli.chaos:main", "Operations", "Faults on a seeded schedule, under traffic, judged by the ledger."
+    ),
     "release": Command("cli.release:app", "Operations", "What a release needs."),
 }
 

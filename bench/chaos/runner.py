@@ -1,0 +1,204 @@
+"""One chaos run: traffic, the schedule's faults, the drain, the ledgers.
+
+Promises: every fault is undone before the drain, however the run ends; no process of the run is left; a run passes only
+if each truth's ledger balances, nothing but malformed records is dead, and nothing waits any more.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from bench.chaos import traffic
+from bench.chaos.faults import Hand, Site
+from bench.chaos.plan import Fault
+from bench.chaos.report import Outcome
+from bench.chaos.traffic import TIDE, Load, Sending
+from clicktide import topics
+from clicktide.errors import ClicktideError
+from clicktide.log import open_log
+from clicktide.settings import Settings
+from deploy.embedded.progress import READ_BY_TOPOLOGIES, Position, positions
+
+TICK_S = 0.05
+BEGIN_S = 60.0  # until the senders' first records are accepted
+SENDERS_S = 90.0  # after the faults, for what they have not sent yet
+STUCK_S = 150.0  # a drain that moves nothing for so long has failed; the 1m tier may wait for 60
+LEDGER_WAIT_S = 60.0
+
+
+class Place(Site, Protocol):
+    """A `Site` that can be run on: `tend` restarts what died, `published` may raise OSError."""
+
+    settings: Settings
+    url: str
+
+    def tend(self) -> None: ...
+    def published(self, topic: str) -> Mapping[str, str]: ...
+    def replays(self) -> int: ...
+    def restarts(self) -> int: ...
+
+
+class Run:
+    """`where` is the environment's options on a command line, `folder` takes truths and logs."""
+
+    def __init__(
+        self,
+        site: Place,
+        faults: Sequence[Fault],
+        load: Load,
+        outcome: Outcome,
+        *,
+        where: Sequence[str],
+        folder: Path,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self.site, self.load, self.outcome, self.say = site, load, outcome, say
+        self.where, self.folder, self.environ = where, folder, environ
+        self.hand = Hand(site, faults, say)
+        self.senders: list[Sending] = []
+        self._told_at = 0.0
+
+    def run(self) -> Outcome:
+        try:
+            self._traffic_and_faults()
+            self._drain(time.monotonic())
+            self._count()
+            for sender in self.senders:
+                self._ledger(sender)
+        finally:
+            self.hand.heal()
+            for sender in self.senders:
+                sender.end()
+        return self.outcome
+
+    # -- the storm
+
+    def _traffic_and_faults(self) -> None:
+        self.senders = traffic.start(self.load, self.where, self.site.url, self.folder, self.environ)
+        self._until(lambda: all(s.begun() or s.code() is not None for s in self.senders), BEGIN_S)
+        start = time.monotonic()
+        while self.hand.busy():
+            self.hand.tick(time.monotonic() - start)
+            self._step(f"{time.monotonic() - start:.0f} s of {self.load.seconds:g}")
+        self.outcome.faults, self.outcome.missed = dict(self.hand.done), len(self.hand.missed)
+        if not self._until(
+            lambda: all(s.code() is not None for s in self.senders), self.load.seconds + SENDERS_S
+        ):
+            self.outcome.problems.append("traffic did not end")
+        for sender in self.senders:
+            if sender.code() != 0:
+                self.outcome.problems.append(f"traffic {sender.name}: code {sender.code()}, {sender.said()}")
+
+    def _until(self, done: Callable[[], bool], patience_s: float) -> bool:
+        until = time.monotonic() + patience_s
+        while not done():
+            if time.monotonic() > until:
+                return False
+            self._step("waiting for the traffic")
+        return True
+
+    def _step(self, what: str) -> None:
+        self.site.tend()
+        if time.monotonic() - self._told_at > 10:
+            self._told_at = time.monotonic()
+            self.say(what)
+        time.sleep(TICK_S)
+
+    # -- the calm
+
+    def _drain(self, healed: float) -> None:
+        admin = open_log(self.site.settings).admin()
+        least, since = None, healed
+        try:
+            while True:
+                left = self._left(admin)
+                now = time.monotonic()
+                if left == 0:
+                    self.outcome.recovery_s = round(now - healed, 1)
+                    return
+                if left is not None and (least is None or left < least):
+                    least, since = left, now
+                if now - since > STUCK_S:
+                    self.outcome.problems.append(f"not drained: {left} records wait")
+                    return
+                for _ in range(6):
+                    self._step(f"draining, {'?' if left is None else left} records wait")
+        finally:
+            admin.close()
+
+    def _left(self, admin: object) -> int | None:
+        try:
+            return sum(p.lag for p in self._positions(admin, READ_BY_TOPOLOGIES))
+        except (ClicktideError, OSError):
+            return None
+
+    def _positions(self, admin: object, names: Sequence[str]) -> list[Position]:
+        prefix, group = self.site.settings.text("topics.prefix"), self.site.settings.text("group")
+        return positions(admin, group, [prefix + n for n in names], self._published)  # type: ignore[arg-type]
+
+    def _published(self, topic: str) -> Mapping[str, str]:
+        return self.site.published(topic)
+
+    def _count(self) -> None:
+        o, prefix = self.outcome, self.site.settings.text("topics.prefix")
+        admin = open_log(self.site.settings).admin()
+        try:
+            found = self._positions(admin, topics.ALL)
+        finally:
+            admin.close()
+        ends = {name: sum(p.end for p in found if p.topic == prefix + name) for name in topics.ALL}
+        kinds, ids = _truths(self.senders)
+        o.events, o.retried, o.dead = (
+            ends[topics.EVENTS],
+            sum(ends[n] for n in topics.RETRY),
+            ends[topics.DEAD],
+        )
+        o.malformed, o.duplicates = kinds, max(0, ends[topics.EVENTS] - kinds - ids)
+        o.replays, o.restarts = self.site.replays(), self.site.restarts()
+
+    def _ledger(self, sender: Sending) -> None:
+        command = [*TIDE, "ledger", str(sender.truth), "--json", "--wait", f"{LEDGER_WAIT_S:g}", *self.where]
+        out = self.folder / f"{sender.name}.ledger.json"
+        with out.open("wb") as file, (self.folder / f"{sender.name}.ledger.log").open("wb") as log:
+            judge = subprocess.Popen(command, env=dict(self.environ), stdout=file, stderr=log)
+        try:
+            while judge.poll() is None:
+                self._step(f"the ledger of {sender.name}")
+        finally:
+            if judge.poll() is None:
+                judge.terminate()
+                judge.wait()
+        self.outcome.ledgers[sender.name] = judge.returncode == 0
+        found = json.loads(out.read_bytes() or b'{"checks":[],"notes":[]}')
+        for check in found["checks"]:
+            if not check["ok"] or check["name"] == "rows by type":
+                verdict = "ok" if check["ok"] else "FAIL"
+                examples = f" (e.g. {'; '.join(check['examples'])})" if check["examples"] else ""
+                line = f"{check['name']}: expected {check['expected']}, found {check['found']}{examples}"
+                self.say(f"ledger {sender.name}: {verdict} {line}")
+        for note in found["notes"]:
+            if "dead-lettered" in note:
+                self.outcome.problems.append(f"{sender.name}: {note}")
+        self.say(f"ledger {sender.name}: {'balanced' if judge.returncode == 0 else 'NOT balanced'}")
+
+
+def _truths(senders: Sequence[Sending]) -> tuple[int, int]:
+    """Of all truths: malformed records, and distinct events."""
+    malformed, ids = 0, set()
+    for sender in senders:
+        for raw in sender.truth.read_bytes().splitlines():
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                continue  # torn
+            if line["kind"] == "malformed":
+                malformed += 1
+            elif line["event"]:
+                ids.add(line["event"]["event_id"])
+    return malformed, len(ids)
