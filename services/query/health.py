@@ -31,6 +31,7 @@ class Look(NamedTuple):
     done: Done | None
     breakers: dict[str, str] | None
     standings: dict[str, list[Standing]] | None
+    alarms: dict[str, Any] | None = None
 
 
 class Health:
@@ -86,6 +87,7 @@ class Health:
         at = self._now_ms()
         done: Done | None = None
         breakers: dict[str, str] | None = None
+        alarms: dict[str, Any] | None = None
         standings: dict[str, list[Standing]] | None = None
         spouts = [n for n in self._names if not n.endswith("." + topics.DEAD)]
         read = both(lag.published(self._namespace, spouts), lag.workers(self._namespace))
@@ -93,6 +95,7 @@ class Health:
             found = await self._stores.redis(read)
             done, said = found
             breakers = open_breakers(said, at)
+            alarms = raised_alarms(said, at)
         except ClicktideError:
             pass
         try:
@@ -100,7 +103,7 @@ class Health:
         except ClicktideError:
             pass
         await self._stores.revive()
-        self._look = Look(at, done, breakers, standings)
+        self._look = Look(at, done, breakers, standings, alarms)
         return self._look
 
     def _standings(self, log: Log, done: Done) -> dict[str, list[Standing]]:
@@ -118,14 +121,21 @@ class Health:
 
 def open_breakers(said: dict[str, dict[str, Any]], now_ms: int) -> dict[str, str]:
     """Breakers that are not closed, as `component:task/store` -> state, of workers heard of in the last minute."""
-    out: dict[str, str] = {}
+    return {k: str(state) for k, state in _heard(said, "breakers", now_ms).items() if state != "closed"}
+
+
+def raised_alarms(said: dict[str, dict[str, Any]], now_ms: int) -> dict[str, Any]:
+    """What needs a person, as `component:task/alarm` -> its figures, of the same workers."""
+    return _heard(said, "alarms", now_ms)
+
+
+def _heard(said: dict[str, dict[str, Any]], what: str, now_ms: int) -> dict[str, Any]:
+    out: dict[str, Any] = {}
     for task, health in said.items():
         at = health.get("at")
         if isinstance(at, int | float) and now_ms - at > _WORKER_SILENT_MS:
             continue
-        breakers = health.get("breakers")
-        if isinstance(breakers, dict):
-            out.update(
-                {f"{task}/{store}": str(state) for store, state in breakers.items() if state != "closed"}
-            )
+        found = health.get(what)
+        if isinstance(found, dict):
+            out.update({f"{task}/{name}": value for name, value in found.items()})
     return out

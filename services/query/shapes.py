@@ -116,4 +116,10 @@ class Status(msgspec.Struct):
     breakers: Annotated[
         dict[str, str], Meta(description="Breakers that are not closed, by component and store.")
     ]
+    alarms: Annotated[
+        dict[str, Any],
+        Meta(
+            description="What needs a person, by component: `dead.<stage>` is a stage that sends no dead letters just now."
+        ),
+    ]
     stores: dict[str, Literal["up", "away", "unknown"]]

@@ -51,6 +51,7 @@ class StatusApi:
             "late": late,
             "rate": rate,
             "breakers": look.breakers or {},
+            "alarms": look.alarms or {},
             "stores": {
                 "redis": "up" if look.done is not None else "away",
                 "log": "up" if by_topic is not None else "away",

@@ -8,6 +8,8 @@ from typing import Any
 
 from clicktide.divert import Divert
 from clicktide.log import open_log
+from clicktide.redisstore.client import connect
+from clicktide.retry.alarms import RedisAlarms
 from clicktide.retry.policy import from_settings
 from clicktide.slices import Failure, Place
 from multilang.component import TideBolt
@@ -20,13 +22,17 @@ class DivertBolt(TideBolt):
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         log = open_log(self.settings)
+        # A short limit: what asks Redis here must not hold up slices while it is away.
+        client = connect(self.settings, timeout_s=0.5)
+        alarms = RedisAlarms(client, self.settings.text("redis.namespace"), _now_ms)
         self.divert = Divert(
             log.consumer(self.settings.text("group") + ".divert"),
             log.producer(),
             from_settings(self.settings),
             self.settings.text("topics.prefix"),
-            lambda: int(time.time() * 1000),
+            _now_ms,
             random.uniform,
+            alarms=alarms,
         )
 
     def process(self, tup: Any) -> None:
@@ -34,3 +40,10 @@ class DivertBolt(TideBolt):
         counts = self.divert.divert(Place(*place), [Failure(*f) for f in failures])
         for topic, n in counts.items():
             self.count(topic, n)
+
+    def alarms(self) -> dict[str, Any]:
+        return {f"dead.{stage}": figures for stage, figures in self.divert.stopped().items()}
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

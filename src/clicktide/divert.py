@@ -1,7 +1,8 @@
 """Divert: the one place that writes the retry topics and `dead`.
 
 Promises: when `divert` returns, every failed record is on the broker in its next topic, with its own key, bytes and
-partition number, and an envelope that says what happened; only then may the slice be acked.
+partition number, and an envelope that says what happened; only then may the slice be acked. A stage that sends too much to
+`dead` is stopped and alarms (`retry.dead_limits`): its slices wait, nothing of them is written or lost.
 """
 
 from __future__ import annotations
@@ -9,15 +10,37 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from clicktide import topics
 from clicktide.log.limits import MAX_RECORD_BYTES, size_of
 from clicktide.log.port import LogConsumer, LogProducer, Outgoing, Record, TopicPartition
-from clicktide.retry import envelope
-from clicktide.retry.policy import Policy, Uniform
+from clicktide.retry import dead_limits, envelope
+from clicktide.retry.dead_limits import DeadLetterLimit, Meter
+from clicktide.retry.policy import Policy, Uniform, Verdict
 from clicktide.slices import Failure, Place
 
 log = logging.getLogger(__name__)
+
+
+class Alarms(Protocol):
+    """How the divert bolts, the spouts and the operators hear of each other. None of it raises for a store that is away."""
+
+    def allowed(self, stage: str) -> bool:
+        """Whether an operator lets the stage's dead letters through just now."""
+
+    def raised(self, stopped: dict[str, dict[str, float]]) -> None:
+        """Tell of the stages that are stopped; again at each refusal."""
+
+
+class Unheard:
+    """Nobody allows anything, nobody is told."""
+
+    def allowed(self, stage: str) -> bool:  # noqa: ARG002
+        return False
+
+    def raised(self, stopped: dict[str, dict[str, float]]) -> None:
+        pass
 
 
 class Divert:
@@ -32,14 +55,16 @@ class Divert:
         now_ms: Callable[[], int],
         uniform: Uniform,
         timeout_s: float = 15.0,
+        alarms: Alarms | None = None,
     ) -> None:
         self._consumer, self._producer, self._policy, self._prefix = consumer, producer, policy, prefix
         self._now_ms, self._uniform, self._timeout_s = now_ms, uniform, timeout_s
+        self._meter, self._alarms = Meter(policy.dead), alarms or Unheard()
 
     def divert(self, place: Place, failures: Sequence[Failure]) -> dict[str, int]:
         """Write them all; answers how many went to each topic (name without prefix).
 
-        Raises `LogUnavailable` when the broker did not acknowledge all: the slice must fail then, and what was
+        Raises `DeadLetterLimit` before anything is written when a stage is stopped, and `LogUnavailable` when the broker did not acknowledge all: the slice must fail then, and what was
         written comes again, harmlessly (a claim knows its own record).
         """
         partition = TopicPartition(place.topic, place.partition)
@@ -47,6 +72,7 @@ class Divert:
         records = self._consumer.fetch(partition, offsets, self._timeout_s)
         outgoing: list[Outgoing] = []
         counts: dict[str, int] = {}
+        dead: dict[str, list[int]] = {}
         for failure in failures:
             record = records.get(failure.offset)
             if record is None:
@@ -57,13 +83,38 @@ class Divert:
                     failure.offset,
                 )
                 record = Record(place.topic, place.partition, failure.offset, self._now_ms(), None, b"")
-            topic, written = self._outgoing(record, place, failure)
+            verdict, written = self._outgoing(record, place, failure)
             outgoing.append(written)
-            counts[topic] = counts.get(topic, 0) + 1
+            counts[verdict.topic] = counts.get(verdict.topic, 0) + 1
+            if verdict.topic == topics.DEAD:
+                dead.setdefault(dead_limits.group(failure.stage), []).append(failure.offset)
+        self._admit(dead, partition)
         self._producer.send(outgoing, self._timeout_s)
+        for stage, its in dead.items():
+            self._meter.wrote(stage, partition, its, self._now_ms() / 1000)
         return counts
 
-    def _outgoing(self, record: Record, place: Place, failure: Failure) -> tuple[str, Outgoing]:
+    def stopped(self) -> dict[str, dict[str, float]]:
+        """The stages that are stopped (`Meter.stopped`)."""
+        return self._meter.stopped(self._now_ms() / 1000)
+
+    def _admit(self, dead: dict[str, list[int]], partition: TopicPartition) -> None:
+        now = self._now_ms() / 1000
+        fresh = self._tier(partition.topic) is None
+        for stage, offsets in dead.items():
+            if self._meter.admits(stage, partition, offsets, now, among_all=fresh):
+                continue
+            if self._alarms.allowed(stage):
+                self._meter.resume(stage)
+                continue
+            stopped = self._meter.stopped(now)
+            self._alarms.raised(stopped)
+            raise DeadLetterLimit(
+                f"stage {stage} is stopped: {stopped[stage]['dead']:.0f} dead letters within its window; its slices wait."
+                f" ./tide dead allow --stage {stage} --for 10m lets them through"
+            )
+
+    def _outgoing(self, record: Record, place: Place, failure: Failure) -> tuple[Verdict, Outgoing]:
         now = self._now_ms()
         before = envelope.read(record, place.topic_id)
         first_failed_at = before.first_failed_at or now
@@ -87,7 +138,7 @@ class Divert:
             error=failure.error,
         )
         topic = self._prefix + verdict.topic
-        return verdict.topic, _fitting(
+        return verdict, _fitting(
             Outgoing(topic, record.key, record.value, after.headers(), record.partition, now)
         )
 

@@ -17,7 +17,9 @@ Fields of a bucket: `n:<type>` events; `g:<gender>` events; `gmv` sum of pay amo
 amounts (minor units). All but the 1-second buckets also have `c:<category_id>` (pay amounts by category; `c:` alone
 where the event has none) and `p:<province>` (events; `p:` alone likewise). `b:a` also has `late` (events stored
 but too old to count). Not sharded: `tide:<namespace>:spouts:<topic>` (hash partition -> JSON of the spout's position)
-and `tide:<namespace>:workers` (hash component:task -> JSON of its health).
+`tide:<namespace>:workers` (hash component:task -> JSON of its health), `tide:<namespace>:dead:allowed` (hash stage -> until
+when, ms), `tide:<namespace>:dead:stopped` (JSON of the stages that are stopped; expires), and `tide:<namespace>:suspects`
+(hash component:task -> JSON of what a spout had on its way, `suspects`).
 """
 
 from __future__ import annotations
@@ -56,3 +58,15 @@ def spouts(namespace: str, topic: str) -> str:
 
 def workers(namespace: str) -> str:
     return f"tide:{namespace}:workers"
+
+
+def dead_allowed(namespace: str) -> str:
+    return f"tide:{namespace}:dead:allowed"
+
+
+def dead_stopped(namespace: str) -> str:
+    return f"tide:{namespace}:dead:stopped"
+
+
+def suspects(namespace: str) -> str:
+    return f"tide:{namespace}:suspects"

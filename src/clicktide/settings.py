@@ -86,6 +86,26 @@ def _dsns(v: str) -> str | None:
     return None if names and all("://" in d for d in names) else "SQLAlchemy URLs separated by blanks"
 
 
+def _ratio(v: float) -> str | None:
+    return None if 0 <= v <= 1 else "0 to 1"
+
+
+_TIERS = ("1s", "10s", "1m", "10m")  # as topics.TIERS; each has its topic
+
+
+def _tiers(v: str) -> str | None:
+    names = v.split()
+    wanted = [t for t in _TIERS if t in names]
+    return None if names and names == wanted else f"some of {' '.join(_TIERS)}, in this order"
+
+
+def _classes(v: str) -> str | None:
+    kinds = ("fatal", "transient", "unknown")
+    pairs = [word.partition("=") for word in v.split()]
+    good = all(code and kind in kinds for code, _, kind in pairs)
+    return None if good else f"code=class with a class of {', '.join(kinds)}"
+
+
 REGISTRY: dict[str, Setting] = {
     s.name: s
     for s in (
@@ -290,6 +310,62 @@ REGISTRY: dict[str, Setting] = {
             "failures",
             "A slice that failed so often is halved, a single record dead-lettered.",
             _at_least(2),
+        ),
+        Setting(
+            "retry.tiers",
+            str,
+            "1s 10s 1m 10m",
+            "",
+            "The retry topics in use, shortest first; the last serves all later attempts.",
+            _tiers,
+        ),
+        Setting(
+            "retry.classes",
+            str,
+            "",
+            "",
+            "Another class for an error code: code=class, separated by blanks.",
+            _classes,
+        ),
+        Setting(
+            "retry.max_replays",
+            int,
+            3,
+            "replays",
+            "The desk refuses to replay a dead letter more often, unless forced.",
+            _at_least(1),
+        ),
+        Setting(
+            "retry.dead_burst",
+            int,
+            10_000,
+            "records",
+            "A stage may send so many to dead within retry.dead_window_s, whatever their ratio.",
+            _at_least(1),
+        ),
+        Setting(
+            "retry.dead_ratio",
+            float,
+            0.2,
+            "",
+            "Past the burst it is stopped when more than this part of its records is dead.",
+            _ratio,
+        ),
+        Setting(
+            "retry.dead_window_s",
+            float,
+            60.0,
+            "s",
+            "The time over which dead letters are counted for the two limits.",
+            _at_least(1),
+        ),
+        Setting(
+            "retry.dead_probe_s",
+            float,
+            30.0,
+            "s",
+            "A stage that is stopped lets one slice's dead letters through so often.",
+            _at_least(0.1),
         ),
         Setting(
             "breaker.failures",

@@ -31,11 +31,13 @@ _BACKOFF_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the watch knows of the stores. `run_id` is Redis's at `checked_at` (s of the source's clock), None while it does
-    not answer; `all_away`: no store answers, so there is nothing to do but to wait."""
+    not answer; `all_away`: no store answers, so there is nothing to do but to wait; `stopped`: a stage sends no dead letters
+    just now, so that slices fail that are not to blame."""
 
     run_id: str | None
     checked_at: float
     all_away: bool = False
+    stopped: bool = False
 
 
 class Watch(Protocol):
@@ -144,8 +146,11 @@ class Source:
         assert entry.slice is not None
         entry.fails += 1
         alone = len(entry.slice.offsets) == 1
-        if alone and self._acks == entry.acks_before and not entry.slice.poison:
-            # Nothing else got through either: that is the system's failure, not this record's.
+        seen = self._watch.seen()
+        waits = seen.run_id is None or seen.stopped
+        if waits or (alone and self._acks == entry.acks_before and not entry.slice.poison):
+            # A stage is stopped (or Redis, which would say so, is away), or nothing else got through either: that is the
+            # system's failure, not this record's.
             entry.fails = min(entry.fails, self._limits.poison_fails - 1)
         entries = [entry]
         if entry.fails >= self._limits.poison_fails and not entry.slice.poison:

@@ -13,6 +13,7 @@ import redis
 from clicktide import keys
 from clicktide.errors import ClicktideError, StoreUnavailable
 from clicktide.redisstore.client import connect, errors_named, run_id
+from clicktide.retry import alarms
 from clicktide.settings import Settings
 from clicktide.source import Seen
 
@@ -63,12 +64,13 @@ class StoreWatch:
         asked_at = self._clock()
         try:
             found = run_id(self._client)
+            stopped = bool(alarms.stopped(self._client, self._namespace))
         except ClicktideError as e:
             if self._seen.run_id is not None:
                 log.warning("Redis does not answer: %s", e)
             self._seen = Seen(None, asked_at, all_away=self._sql_away())
             return
-        self._seen = Seen(found, asked_at)
+        self._seen = Seen(found, asked_at, stopped=stopped)
         self._publish()
 
     def _sql_away(self) -> bool:

@@ -66,6 +66,10 @@ class TideBolt(_OnStorm, Bolt):  # type: ignore[misc]  # streamparse has no type
         """Stores whose breaker is not closed; a bolt with breakers overrides it."""
         return {}
 
+    def alarms(self) -> dict[str, Any]:
+        """What needs a person, by name; a bolt that alarms overrides it."""
+        return {}
+
     def process_tick(self, tup: Any) -> None:  # noqa: ARG002
         """Publish health; never fails for it."""
         now = time.time()
@@ -75,7 +79,12 @@ class TideBolt(_OnStorm, Bolt):  # type: ignore[misc]  # streamparse has no type
         if self._health_client is None:
             # A short limit: a store that hangs must not hold up slices for the sake of a report.
             self._health_client = connect(self.settings, timeout_s=0.25)
-        health = {"at": int(now * 1000), "breakers": self.breaker_states(), "counts": self.counts}
+        health = {
+            "at": int(now * 1000),
+            "breakers": self.breaker_states(),
+            "alarms": self.alarms(),
+            "counts": self.counts,
+        }
         try:
             namespace = self.settings.text("redis.namespace")
             publish_health(self._health_client, namespace, f"{self.component_name}:{self.task_id}", health)

@@ -5,11 +5,13 @@ An immutable value; the clock and the random source are passed in. Its values co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from clicktide import topics
 from clicktide.errors import SettingError
+from clicktide.parse import CODES
 from clicktide.settings import Settings
 
 TIER_S = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0}
@@ -20,6 +22,9 @@ TRANSIENT = "transient"  # the store hiccupped: charged, next tier
 STORE_WIDE = "store_wide"  # the store is away: parked, no attempt charged
 UNKNOWN = "unknown"  # nobody knows: charged, but given up sooner
 CLASSES = (FATAL, TRANSIENT, STORE_WIDE, UNKNOWN)
+
+# Codes beside those of `parse`. Of `store_unavailable` the breaker knows better, so no file may say what class it is.
+STORE_CODES = ("store_refused", "store", "id_conflict", "poison")
 
 Uniform = Callable[[float, float], float]
 
@@ -35,19 +40,41 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLimits:
+    """How much a stage may send to `dead`: past `burst` records in `window_s`, no more than `ratio` of its records. While it
+    is stopped, one slice in `probe_s` goes through."""
+
+    burst: int = 10_000
+    ratio: float = 0.2
+    window_s: float = 60.0
+    probe_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """`attempts` are those charged; `deadline_s` counts from the first failure; times in seconds."""
+    """`attempts` are those charged; `deadline_s` counts from the first failure; times in seconds. `tiers` are those in use,
+    `classes` the class of error codes where it is another than the caller's, `max_replays` the desk's."""
 
     attempts: int
     unknown_attempts: int
     deadline_s: float
     park_tier: str
+    tiers: tuple[str, ...] = topics.TIERS
+    classes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    dead: DeadLimits = DeadLimits()
+    max_replays: int = 3
 
     def __post_init__(self) -> None:
         if not 1 <= self.unknown_attempts <= self.attempts:
             raise SettingError("setting retry.unknown_attempts: expected 1 up to retry.attempts")
-        if self.park_tier not in TIER_S:
-            raise SettingError(f"setting retry.park_tier: expected one of {', '.join(TIER_S)}")
+        if self.park_tier not in self.tiers:
+            raise SettingError(f"setting retry.park_tier: expected one of {', '.join(self.tiers)}")
+        known = {*CODES, *STORE_CODES}
+        for code in self.classes:
+            if code not in known:
+                raise SettingError(
+                    f"setting retry.classes: expected one of {', '.join(sorted(known))}, got {code!r}"
+                )
 
     def decide(
         self,
@@ -64,6 +91,7 @@ class Policy:
         `attempt` and `tier` are what it had before (0 and None from the fresh path). Full jitter: the wait is anything up
         to the tier's length (source: "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
         """
+        kind = self.classes.get(code, kind)
         if kind == FATAL:
             return Verdict(topics.DEAD, attempt, 0, code)
         if kind == STORE_WIDE:
@@ -73,13 +101,14 @@ class Policy:
         limit = self.unknown_attempts if kind == UNKNOWN else self.attempts
         if charged > limit or now_ms - first_failed_at > self.deadline_s * 1000:
             return Verdict(topics.DEAD, charged, 0, "exhausted")
-        chosen = topics.TIERS[min(attempt, len(topics.TIERS) - 1)]
+        chosen = self.tiers[min(attempt, len(self.tiers) - 1)]
         return Verdict(f"retry.{chosen}", charged, now_ms + self._wait(chosen, uniform), code)
 
     def _park(self, tier: str | None) -> str:
         """One tier up each time, as far as `park_tier`: a dead store's backlog is not rewritten every second."""
-        after = 0 if tier is None else topics.TIERS.index(tier) + 1
-        return topics.TIERS[min(after, topics.TIERS.index(self.park_tier))]
+        length = 0.0 if tier is None else TIER_S[tier]  # of a tier that may be in use no more
+        longer = [t for t in self.tiers if length < TIER_S[t] <= TIER_S[self.park_tier]]
+        return longer[0] if longer else self.park_tier
 
     @staticmethod
     def _wait(tier: str, uniform: Uniform) -> int:
@@ -96,4 +125,13 @@ def from_settings(settings: Settings) -> Policy:
         unknown_attempts=settings.integer("retry.unknown_attempts"),
         deadline_s=deadline_h * 3600,
         park_tier=settings.text("retry.park_tier"),
+        tiers=tuple(settings.text("retry.tiers").split()),
+        classes=MappingProxyType(dict(word.split("=", 1) for word in settings.text("retry.classes").split())),
+        dead=DeadLimits(
+            burst=settings.integer("retry.dead_burst"),
+            ratio=settings.number("retry.dead_ratio"),
+            window_s=settings.number("retry.dead_window_s"),
+            probe_s=settings.number("retry.dead_probe_s"),
+        ),
+        max_replays=settings.integer("retry.max_replays"),
     )
