@@ -19,8 +19,9 @@ import typer
 
 from bench.chaos import plan
 from bench.chaos.report import Outcome, table
+from bench.chaos.runner import Place
 from bench.chaos.traffic import Load
-from cli.context import EnvOption, data_dir, settings_for
+from cli.context import ROOT, EnvOption, config_file, data_dir, settings_for
 from clicktide.errors import SettingError
 
 _MARK = "chaos.json"
@@ -71,10 +72,10 @@ def main(
 def _run(
     env: str, load: Load, kinds: list[str], root: Path, *, keep: bool, list_only: bool
 ) -> Outcome | None:
-    from bench.chaos.embedded import targets
+    from bench.chaos import embedded, stack
     from bench.chaos.runner import Run
 
-    wanted = targets() if env == "embedded" else _stack_targets()
+    wanted = embedded.targets() if env == "embedded" else stack.targets()
     faults = plan.schedule(load.seed, load.seconds, wanted, kinds)
     _say(f"seed {load.seed}: {len(faults)} faults in {load.seconds:g} s, {load.rate:g} records/s")
     for fault in faults:
@@ -114,19 +115,22 @@ def _make_anew(root: Path) -> None:
 
 
 @contextmanager
-def _place(env: str, root: Path) -> Iterator[tuple]:  # type: ignore[type-arg]
+def _place(env: str, root: Path) -> Iterator[tuple[Place, list[str], dict[str, str]]]:
+    """The site, the options that name it on a command line, and the environment for its commands."""
     from bench.chaos.embedded import EmbeddedSite
+    from bench.chaos.stack import running_stack
     from deploy.embedded.places import Places
     from deploy.embedded.supervisor import running_services
 
+    if env == "stack":
+        config = json.loads(config_file().read_text("utf-8"))
+        with running_stack(root, ROOT, config, _say) as (site, environ):
+            yield site, ["-e", env], environ
+        return
     places = Places(root)
     with running_services(places, lambda: settings_for(env, root), 0, _say) as services:
         where = ["-e", env, "--data-dir", str(root)]
         yield EmbeddedSite(services), where, services.environ
-
-
-def _stack_targets() -> dict[str, list[str]]:
-    raise SettingError("-e stack: not yet")
 
 
 def _say(line: str) -> None:

@@ -69,8 +69,10 @@ class Run:
             self._traffic_and_faults()
             self._drain(time.monotonic())
             self._count()
+            self._ledger("all", self._merged(), "--only" if self.outcome.env == "embedded" else "")
             for sender in self.senders:
-                self._ledger(sender)
+                if sender.name == "file":
+                    self._ledger(sender.name, sender.truth)
         finally:
             self.hand.heal()
             for sender in self.senders:
@@ -162,30 +164,42 @@ class Run:
         o.malformed, o.duplicates = kinds, max(0, ends[topics.EVENTS] - kinds - ids)
         o.replays, o.restarts = self.site.replays(), self.site.restarts()
 
-    def _ledger(self, sender: Sending) -> None:
-        command = [*TIDE, "ledger", str(sender.truth), "--json", "--wait", f"{LEDGER_WAIT_S:g}", *self.where]
-        out = self.folder / f"{sender.name}.ledger.json"
-        with out.open("wb") as file, (self.folder / f"{sender.name}.ledger.log").open("wb") as log:
+    def _merged(self) -> Path:
+        """All truths as one: they share users, and each knows only its own duplicates."""
+        merged = self.folder / "truth.jsonl"
+        with merged.open("wb") as out:
+            for sender in self.senders:
+                # A torn last line is no record.
+                out.write(
+                    b"".join(x for x in sender.truth.read_bytes().splitlines(True) if x.endswith(b"\n"))
+                )
+        return merged
+
+    def _ledger(self, name: str, truth: Path, *more: str) -> None:
+        words = [word for word in (*more, *self.where) if word]
+        command = [*TIDE, "ledger", str(truth), "--json", "--wait", f"{LEDGER_WAIT_S:g}", *words]
+        out = self.folder / f"{name}.ledger.json"
+        with out.open("wb") as file, (self.folder / f"{name}.ledger.log").open("wb") as log:
             judge = subprocess.Popen(command, env=dict(self.environ), stdout=file, stderr=log)
         try:
             while judge.poll() is None:
-                self._step(f"the ledger of {sender.name}")
+                self._step(f"the ledger of {name}")
         finally:
             if judge.poll() is None:
                 judge.terminate()
                 judge.wait()
-        self.outcome.ledgers[sender.name] = judge.returncode == 0
+        self.outcome.ledgers[name] = judge.returncode == 0
         found = json.loads(out.read_bytes() or b'{"checks":[],"notes":[]}')
         for check in found["checks"]:
             if not check["ok"] or check["name"] == "rows by type":
                 verdict = "ok" if check["ok"] else "FAIL"
                 examples = f" (e.g. {'; '.join(check['examples'])})" if check["examples"] else ""
                 line = f"{check['name']}: expected {check['expected']}, found {check['found']}{examples}"
-                self.say(f"ledger {sender.name}: {verdict} {line}")
+                self.say(f"ledger {name}: {verdict} {line}")
         for note in found["notes"]:
             if "dead-lettered" in note:
-                self.outcome.problems.append(f"{sender.name}: {note}")
-        self.say(f"ledger {sender.name}: {'balanced' if judge.returncode == 0 else 'NOT balanced'}")
+                self.outcome.problems.append(f"{name}: {note}")
+        self.say(f"ledger {name}: {'balanced' if judge.returncode == 0 else 'NOT balanced'}")
 
 
 def _truths(senders: Sequence[Sending]) -> tuple[int, int]:
