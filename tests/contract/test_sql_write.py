@@ -222,6 +222,16 @@ def test_an_order_is_the_same_whatever_the_order_and_repetition_of_its_events(st
         assert store.counts() == (0, {}, 0)
 
 
+def test_of_two_payments_at_one_time_the_smaller_id_wins_with_its_own_amount(store):
+    """MySQL assigns from left to right: each assignment must still see the values its condition needs."""
+    for n, (event_id, at, amount) in enumerate(
+        [("m", 5, 1), ("b", 5, 2), ("z", 5, 3), ("c", 4, 4), ("a", 4, 5)]
+    ):
+        store.write(0, [row(event_id, type="pay", order_id="o", amount=amount, occurred_at=at)])
+        first = [("m", 5, 1), ("b", 5, 2), ("b", 5, 2), ("c", 4, 4), ("a", 4, 5)][n]
+        assert store.order("o").paid == (first[1], first[0], first[2])
+
+
 def test_writers_at_once_count_each_row_as_new_once(store):
     rows = [
         row(f"e{i}", shard=i % 8, type="pay", order_id=f"o{i % 20}", amount=1, occurred_at=i)
