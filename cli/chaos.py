@@ -35,6 +35,10 @@ def main(
     faults: Annotated[
         str, typer.Option(help=f"Some of {', '.join(plan.KINDS)}, with commas.  [default: all]")
     ] = "",
+    only: Annotated[
+        str,
+        typer.Option("--targets", help="Only these, with commas, as `--plan` names them.  [default: all]"),
+    ] = "",
     runs: Annotated[int, typer.Option(help="Runs, each with the next seed.", min=1, max=1000)] = 1,
     file: Annotated[Path | None, typer.Option(help="Replay this user_log.csv besides.")] = None,
     folder: Annotated[
@@ -57,11 +61,12 @@ def main(
         raise SettingError(f"-e {env}: expected embedded or stack; chaos is for what runs on this machine")
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
+    chosen = {name.strip() for name in only.split(",") if name.strip()}
     root = (folder or data_dir() / "chaos").expanduser().absolute()
     outcomes = []
     for number in range(seed, seed + runs):
         load = Load(rate, seconds, number, file.absolute() if file else None)
-        outcome = _run(env, load, kinds, root / f"{env}-{number}", keep=keep, list_only=list_only)
+        outcome = _run(env, load, kinds, chosen, root / f"{env}-{number}", keep=keep, list_only=list_only)
         if outcome is not None:
             outcomes.append(outcome)
     if outcomes:
@@ -70,12 +75,15 @@ def main(
 
 
 def _run(
-    env: str, load: Load, kinds: list[str], root: Path, *, keep: bool, list_only: bool
+    env: str, load: Load, kinds: list[str], chosen: set[str], root: Path, *, keep: bool, list_only: bool
 ) -> Outcome | None:
     from bench.chaos import embedded, stack
     from bench.chaos.runner import Run
 
-    wanted = embedded.targets() if env == "embedded" else stack.targets()
+    known = embedded.targets() if env == "embedded" else stack.targets()
+    if unknown := chosen - {name for names in known.values() for name in names}:
+        raise SettingError(f"--targets: unknown target {min(unknown)!r}; ./tide chaos --plan names them")
+    wanted = {kind: [n for n in names if not chosen or n in chosen] for kind, names in known.items()}
     faults = plan.schedule(load.seed, load.seconds, wanted, kinds)
     _say(f"seed {load.seed}: {len(faults)} faults in {load.seconds:g} s, {load.rate:g} records/s")
     for fault in faults:

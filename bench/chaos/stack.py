@@ -41,7 +41,7 @@ TASKS = {
     "redrive.retry": b"RetryBolt",
     "divert": b"DivertBolt",
 }
-PROJECT_PARTS = ("src", "topologies", "project.clj", "virtualenvs")
+PROJECT_PARTS = ("src", "topologies", "retry", "project.clj", "virtualenvs")
 START_S = 180.0
 RESTART_PAUSE_S = 1.0
 
