@@ -58,6 +58,29 @@ class SourceMachine(RuleBasedStateMachine):
                 self.in_flight[found.id] = found
                 self.delivered[found.place.partition].update(found.offsets)
 
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def go_well(self, partition):
+        """What mostly happens: something is written, read, applied and acked, and Redis has been asked since."""
+        self.write(3, partition)
+        self.emit(3)
+        for found in list(self.in_flight.values()):
+            self._apply(found)
+            self._ack(found)
+        self.look()
+
+    @rule(seconds=st.sampled_from([0.0, 0.6, 5.0, 6.0]), look=st.booleans(), loses=st.booleans())
+    def commit_and_lose(self, seconds, look, loses):
+        """The moment that matters: a commit, and Redis dies before or after it."""
+        if not look and loses:
+            self.redis_restarts(loses=True)
+        self.rig.clock.pass_(seconds)
+        if look:
+            self.look()
+        self.commit()
+        self.no_commit_passes_what_is_not_there()
+        if look and loses:
+            self.redis_restarts(loses=True)
+
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), ack=st.booleans())
     def apply(self, data, ack):
@@ -148,6 +171,6 @@ class SourceMachine(RuleBasedStateMachine):
 
 
 SourceMachine.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSource = SourceMachine.TestCase

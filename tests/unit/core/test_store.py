@@ -154,6 +154,20 @@ def test_a_late_event_is_stored_not_counted(box):
     assert box.timeline("u1", late[SHARD]) == [("late", NOW - WEEK_MS - 1)]
 
 
+def test_money_beyond_what_a_double_holds(box):
+    """Lua's numbers are doubles: past 2^53 they would lose cents."""
+    store, amount = box.store(), 999_999_999_999
+    for start in range(0, 10_000, 1000):
+        rows = [[*paid(f"e{i}", amount)[:-1], i] for i in range(start, start + 1000)]
+        assert store.apply(rows) == FRESH
+    totals = box.totals()
+    assert totals["gmv"] == totals["c:c1"] == 10_000 * amount > 2**53
+
+
+def paid(event_id, amount):
+    return row(event_id, type="pay", order_id="o", amount=amount, category_id="c1")
+
+
 # -- again
 
 
