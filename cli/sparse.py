@@ -29,6 +29,8 @@ def sparse(args: list[str]) -> int:
     try:
         settings = settings_from(os.environ)
         environment = {**worker_environment(os.environ), **shell_variables(os.environ, settings)}
+        if (chosen := _environment(args)) is not None:
+            environment["TIDE_ENV"] = chosen  # topologies/parallelism.py reads it
         _make_ready(args, settings)
     except StackError as error:
         print(f"tide sparse: {error}", file=sys.stderr)
@@ -47,6 +49,16 @@ def sparse(args: list[str]) -> int:
     except KeyboardInterrupt:
         _end(child)
         return 130
+
+
+def _environment(args: list[str]) -> str | None:
+    """What -e or --environment says in streamparse's arguments."""
+    for i, word in enumerate(args):
+        if word in ("-e", "--environment"):
+            return args[i + 1] if i + 1 < len(args) else None
+        if word.startswith("--environment="):
+            return word.partition("=")[2]
+    return None
 
 
 def _make_ready(args: list[str], settings: StackSettings) -> None:

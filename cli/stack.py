@@ -44,11 +44,33 @@ Only = Annotated[
 def up(only: Only = "", data_dir: DataDir = None) -> None:
     """Start what does not run, wait until each server answers, print the addresses."""
     with plain_errors():
-        stack = Stack(_settings(data_dir), _say)
+        settings = _settings(data_dir)
+        stack = Stack(settings, _say)
         names = _names(only)
         stack.up(names)
+        if not names:
+            _prepare(settings)
         for item in stack.chosen(names):
             print(f"{item.name:<12} {item.address}")
+
+
+def _prepare(settings: StackSettings) -> None:
+    """Make the topics and the tables, where this is the stack that config.json means."""
+    from cli.context import config_file
+    from clicktide.settings import options_of
+
+    options = options_of(config_file(), "stack")
+    ports = (settings.kafka_port, settings.redis_port, settings.mariadb_1_port, settings.mariadb_2_port)
+    told = " ".join(str(options.get(f"tide.{name}")) for name in ("kafka.bootstrap", "redis.url", "sql.dsns"))
+    if not all(f":{port}" in told for port in ports):
+        _say("other ports than config.json's: set its addresses, then run python -m deploy.prepare stack")
+        return
+    _say("topics and tables")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "deploy.prepare", "stack"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise StackError(f"cannot make topics and tables: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Topology `events`: the fresh path, from the topic `events` to both stores; failures leave it by the divert bolt."""
 
+from pathlib import Path
+
 import parallelism as par
 from streamparse import Grouping, Topology
 
@@ -7,23 +9,27 @@ from bolts.aggregate import AggregateBolt
 from bolts.divert import DivertBolt
 from bolts.parse import ParseBolt
 from bolts.persist import PersistBolt
+from clicktide.retry import policy_file
 from clicktide.slices import FAILED
 from spouts.slices import KafkaSpout
 
+POLICY = Path(__file__).resolve().parent.parent / "retry" / "policy.toml"
 NEAR = Grouping.LOCAL_OR_SHUFFLE
 
 
 class EventsTopology(Topology):
     """spout -> parse -> aggregate (claims and effects in Redis) -> persist; all of them -> divert."""
 
-    config = {"topology.message.timeout.secs": 60}
+    config = {**par.TOPOLOGY, **policy_file.options(POLICY)}
 
-    spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.tasks())
-    parse = ParseBolt.spec(name="parse", inputs={spout: NEAR}, par=par.PARSE, config=par.tasks())
+    spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.settings(par.SPOUT))
+    parse = ParseBolt.spec(name="parse", inputs={spout: NEAR}, par=par.PARSE, config=par.settings(par.PARSE))
     aggregate = AggregateBolt.spec(
-        name="aggregate", inputs={parse: NEAR}, par=par.AGGREGATE, config=par.tasks()
+        name="aggregate", inputs={parse: NEAR}, par=par.AGGREGATE, config=par.settings(par.AGGREGATE)
     )
-    persist = PersistBolt.spec(name="persist", inputs={aggregate: NEAR}, par=par.PERSIST, config=par.tasks())
+    persist = PersistBolt.spec(
+        name="persist", inputs={aggregate: NEAR}, par=par.PERSIST, config=par.settings(par.PERSIST)
+    )
     divert = DivertBolt.spec(
         name="divert",
         inputs={
@@ -33,5 +39,5 @@ class EventsTopology(Topology):
             persist[FAILED]: NEAR,
         },
         par=par.DIVERT,
-        config=par.tasks(),
+        config=par.settings(par.DIVERT, grows=False),
     )

@@ -1,19 +1,45 @@
 """Parallelism: how many tasks each component has, by environment. The one place to scale by editing.
 
-`par` is the number of executors that a topology starts with.
+`par` is the number of executors that a topology starts with. Storm fixes the number of *tasks* at submit, and
+`storm rebalance -e bolt=n` cannot go beyond it: HEADROOM times as many tasks as executors leave room to grow while events
+flow. A task is a process; one without an executor of its own shares one, so headroom costs memory and nothing else.
+
+The number of workers is `topology.workers` in config.json, or `-w` on the command line.
 """
 
 from __future__ import annotations
 
+import os
+
+# What `-e` of `./tide sparse` says; streamparse tells a topology file nothing of it.
+ENVIRONMENT = os.environ.get("TIDE_ENV", "embedded")
+
 SPOUT = {"embedded": 1, "stack": 1, "cluster": 4}
-PARSE = {"embedded": 1, "stack": 2, "cluster": 8}
+PARSE = {"embedded": 1, "stack": 1, "cluster": 8}
 AGGREGATE = {"embedded": 1, "stack": 1, "cluster": 8}
-PERSIST = {"embedded": 1, "stack": 2, "cluster": 8}
+PERSIST = {"embedded": 1, "stack": 1, "cluster": 8}
 DIVERT = {"embedded": 1, "stack": 1, "cluster": 2}
 RETRY_SPOUT = {"embedded": 1, "stack": 1, "cluster": 2}
 RETRY = {"embedded": 1, "stack": 1, "cluster": 4}
 
+HEADROOM = {"embedded": 1, "stack": 2, "cluster": 2}
 
-def tasks() -> dict[str, object]:
-    """Storm's settings of a component: ticks carry its health report."""
-    return {"topology.tick.tuple.freq.secs": 2}
+# Storm's settings of every topology of ours. Between two workers a tuple goes through Kryo, which refuses classes that it has not
+# been told of: an array on the multilang wire is one of these in the JVM.
+TOPOLOGY: dict[str, object] = {
+    "topology.message.timeout.secs": 60,
+    "topology.kryo.register": [
+        "org.apache.storm.shade.net.minidev.json.JSONArray",
+        "org.apache.storm.shade.net.minidev.json.JSONObject",
+    ],
+    # Another Storm may have another shade; there the classes are missing, and so is the need.
+    "topology.skip.missing.kryo.registrations": True,
+}
+
+
+def settings(par: dict[str, int], *, grows: bool = True) -> dict[str, object]:
+    """Storm's settings of a component with this parallelism; ticks carry its health report."""
+    found: dict[str, object] = {"topology.tick.tuple.freq.secs": 2}
+    if grows and HEADROOM.get(ENVIRONMENT, 1) > 1 and ENVIRONMENT in par:
+        found["topology.tasks"] = par[ENVIRONMENT] * HEADROOM[ENVIRONMENT]
+    return found

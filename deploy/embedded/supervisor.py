@@ -59,7 +59,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "deploy.embedded.prepare"],
+            [sys.executable, "-P", "-m", "deploy.prepare", "embedded"],
             env=self.environ,
             capture_output=True,
             text=True,

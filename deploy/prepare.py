@@ -1,7 +1,7 @@
-"""Brings the stores of a data directory to what this version needs: `python -m deploy.embedded.prepare`.
+"""Brings an environment's log and shards to what this version needs: `python -m deploy.prepare [embedded | stack | cluster]`.
 
-A process of its own, since it is over in a second and what it has to import would stay in the demo's memory. Promises
-to be idempotent: shard files migrated, topics there; settings come from the environment as for every service.
+A process of its own, since it is over in a second and what it has to import would stay in its caller's memory. Promises
+to be idempotent: topics there, shards migrated; settings come from the environment as for every service.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     from cli.context import settings_for
 
     try:
-        settings = settings_for("embedded")
+        settings = settings_for(sys.argv[1] if len(sys.argv) > 1 else "embedded")
         make_topics(settings)
         migrate_shards(settings)
     except ClicktideError as e:
