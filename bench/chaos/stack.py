@@ -24,7 +24,7 @@ from clicktide.redisstore.client import connect
 from clicktide.settings import Settings, from_environment, options_of
 from deploy.embedded import plan
 from deploy.embedded.child import Child
-from deploy.embedded.prepare import make_topics, migrate_shards
+from deploy.prepare import make_topics, migrate_shards
 from deploy.stack.process import descendants, every_process
 from deploy.stack.servers.storm import worker_processes
 from deploy.stack.settings import StackSettings, settings_from

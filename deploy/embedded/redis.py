@@ -1,6 +1,6 @@
 """The demo's redis-server: which binary, its configuration, and a probe that needs no client library.
 
-Promises: a real Redis of at least 6.2, append-only file synced every second, on a unix socket that only this user
+Promises: a real Redis of at least 7.0, append-only file synced every second, on a unix socket that only this user
 can open, never evicting a key.
 """
 
@@ -17,7 +17,7 @@ import hiredis
 
 from deploy.embedded.errors import EmbeddedError
 
-OLDEST = (6, 2)
+OLDEST = (7, 0)
 MEMORY_MB = 512
 VERSION = re.compile(r"v=(\d+)\.(\d+)")
 
@@ -45,7 +45,7 @@ def binary() -> str:
     if found and (version_of(found) or (0, 0)) >= OLDEST:
         return found
     raise EmbeddedError(
-        "no redis-server of version 6.2 or newer runs here; on Debian: apt-get install redis-server"
+        "no redis-server of version 7.0 or newer runs here; on Debian: apt-get install redis-server"
     )
 
 
