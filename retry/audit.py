@@ -38,9 +38,9 @@ class Audit:
             ]
         )
 
-    def act(self, action: str, **what: Any) -> None:
-        """One line."""
-        self._write([{"action": action, **what}])
+    def acts(self, action: str, entries: Sequence[dict[str, Any]]) -> None:
+        """One line each, with these fields."""
+        self._write([{"action": action, **entry} for entry in entries])
 
     def _write(self, entries: Sequence[dict[str, Any]]) -> None:
         head = {"at": self._now_ms(), "by": self._who, "run": self._run}

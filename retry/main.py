@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +11,12 @@ import typer
 
 from cli.context import DataDirOption, EnvOption
 from clicktide.errors import SettingError
-from clicktide.parse import Parser
 from clicktide.retry import alarms, removal
 from clicktide.retry.dead_limits import group
-from clicktide.retry.letters import Filter, Key, Letter, checked_id
-from clicktide.retry.replay import Replay, Selection, objection, select
+from clicktide.retry.letters import Filter, checked_id
 from retry import show as showing
 from retry.audit import history
-from retry.desk import Desk, desk_of, now_ms, progress
+from retry.desk import desk_of, now_ms, progress
 from retry.edits import read_edits
 from retry.options import (
     CodeOption,
@@ -32,6 +28,7 @@ from retry.options import (
     filter_of,
     span_s,
 )
+from retry.work import choose, id_of, must_choose, send
 
 app = typer.Typer(
     add_completion=False,
@@ -138,88 +135,19 @@ def replay(
         edits = {} if edit is None else read_edits(edit, ids or [], desk.prefix)
         chosen_ids = list(edits) if edits and not ids else ids
         wanted = filter_of(desk.prefix, now_ms(), chosen_ids, stage, code, since, until, user, topic)
-        _must_choose(wanted, all_=all_, dry_run=dry_run)
+        must_choose(wanted, all_=all_, dry_run=dry_run)
         most = None if force else desk.policy.max_replays
-        chosen = _select(desk, wanted, most, edits, force=force)
+        chosen = choose(desk, wanted, most, edits, force=force)
         for name, n in sorted(chosen.refused.items())[:10]:
             print(f"not replayed: {name} has been {n} times already (--force does it)", file=sys.stderr)
         if dry_run:
             print(f"would replay {len(chosen)} dead letters, {len(chosen.refused)} refused")
             return 0
-        sent = _replay(desk, chosen, edits, rate, keep=keep)
+        sent = send(desk, chosen, edits, rate, keep=keep)
     print(
         f"replayed {sent} dead letters, {len(chosen.refused)} refused (run {desk.run}, audit {desk.audit.path})"
     )
     return 1 if chosen.refused and not sent else 0
-
-
-def _must_choose(wanted: Filter, *, all_: bool, dry_run: bool) -> None:
-    if wanted.everything and not (all_ or dry_run):
-        raise SettingError("nothing says which dead letters: give ids, a filter, or --all")
-
-
-def _select(
-    desk: Desk, wanted: Filter, most: int | None, edits: dict[str, bytes], *, force: bool
-) -> Selection:
-    parser = Parser(desk.settings)
-    objections: dict[str, str] = {}
-    with progress("reading the dead letters") as moved:
-
-        def checked() -> Iterator[Letter]:
-            for letter in desk.letters.read(wanted, moved):
-                if letter.id in edits and (why := objection(letter, edits[letter.id], parser)):
-                    objections[letter.id] = why
-                yield letter
-
-        chosen = select(checked(), most)
-    if objections and not force:
-        more = f" (and {len(objections) - 1} more)" if len(objections) > 1 else ""
-        raise SettingError(f"{next(iter(objections.values()))}{more}")
-    missing = wanted.ids - {_id_of(desk, key) for key in chosen.newest} - chosen.refused.keys()
-    if missing:
-        raise SettingError(f"there is no dead letter {min(missing)}")
-    return chosen
-
-
-def _id_of(desk: Desk, key: Key) -> str:
-    return f"{key[0].removeprefix(desk.prefix)}:{key[2]}:{key[3]}"
-
-
-def _replay(desk: Desk, chosen: Selection, edits: dict[str, bytes], rate: float, *, keep: bool) -> int:
-    """Send them and take what was sent out of `dead`, also when Ctrl-C or the broker ends it early."""
-    edited = frozenset(edits)
-    producer, admin = desk.log.producer(), desk.log.admin()
-    try:
-        with desk.alone(), progress("replaying", desk.still_alone) as moved:
-            began, sent = time.monotonic(), 0
-
-            def pace(n: int) -> None:
-                nonlocal sent
-                sent += n
-                moved(sent, len(chosen))
-                if rate:
-                    time.sleep(max(0.0, sent / rate - (time.monotonic() - began)))
-
-            at_once = max(1, min(500, int(rate))) if rate else 500
-            work = Replay(
-                desk.letters,
-                producer,
-                desk.prefix,
-                desk.run,
-                now_ms,
-                lambda letters: desk.audit.letters("replay", letters, edited),
-                pace,
-                at_once,
-            )
-            try:
-                work.send(chosen, edits)
-            finally:
-                if not keep:
-                    removal.remove(desk.letters, producer, admin, chosen.by_partition(work.done), moved)
-            return sent
-    finally:
-        producer.close()
-        admin.close()
 
 
 @app.command()
@@ -241,8 +169,8 @@ def purge(
     """Remove dead letters for ever."""
     with desk_of(env, data_dir, audit) as desk:
         wanted = filter_of(desk.prefix, now_ms(), ids, stage, code, since, until, user, topic)
-        _must_choose(wanted, all_=all_, dry_run=dry_run)
-        chosen = _select(desk, wanted, None, {}, force=True)
+        must_choose(wanted, all_=all_, dry_run=dry_run)
+        chosen = choose(desk, wanted, None, {}, force=True)
         drop = chosen.by_partition(chosen.newest)
         again = removal.survivors(desk.letters, drop)
         if dry_run or not chosen:
@@ -257,8 +185,8 @@ def purge(
         producer, admin = desk.log.producer(), desk.log.admin()
         try:
             with desk.alone(), progress("removing", desk.still_alone) as moved:
-                for key in chosen.newest:
-                    desk.audit.act("purge", id=_id_of(desk, key), stage=key[4])
+                gone = [{"id": id_of(desk, key), "stage": key[4]} for key in chosen.newest]
+                desk.audit.acts("purge", gone)
                 removal.remove(desk.letters, producer, admin, drop, moved)
         finally:
             producer.close()
@@ -281,7 +209,7 @@ def allow(
     seconds = span_s(for_, "--for")
     with desk_of(env, data_dir, audit) as desk:
         until = now_ms() + int(seconds * 1000)
-        desk.audit.act("allow", stage=group(stage), until=until)
+        desk.audit.acts("allow", [{"stage": group(stage), "until": until}])
         alarms.allow(desk.redis, desk.namespace, group(stage), until)
     print(
         f"dead letters of stage {group(stage)} are let through for {seconds:g} s; waiting slices come within 30 s"

@@ -59,15 +59,15 @@ def table(found: Found) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    console = Console()
+    console = Console() if Console().is_terminal else Console(width=160)
     made = Table(
         Column("id", no_wrap=True),
         Column("died (UTC)", no_wrap=True),
         Column("stage", no_wrap=True),
         Column("code", no_wrap=True),
-        Column("user", max_width=20, no_wrap=True),
+        Column("user", max_width=16, overflow="ellipsis"),
         Column("replays", justify="right"),
-        Column("error", max_width=60, no_wrap=True, overflow="ellipsis"),
+        Column("error", overflow="fold"),  # the one that gives way on a narrow terminal
     )
     for letter in found.letters:
         e = letter.envelope
@@ -82,7 +82,7 @@ def table(found: Found) -> None:
         )
         made.add_row(*(Text(_printable(c)) for c in cells))
     if found.letters:
-        console.print(made, width=None if console.is_terminal else 160)
+        console.print(made)
     shown = len(found.letters)
     more = f", the newest {shown} shown" if shown < found.distinct else ""
     console.print(f"{found.distinct:,} dead letters{more}", highlight=False)

@@ -18,8 +18,7 @@ amounts (minor units). All but the 1-second buckets also have `c:<category_id>` 
 where the event has none) and `p:<province>` (events; `p:` alone likewise). `b:a` also has `late` (events stored
 but too old to count). Not sharded: `tide:<namespace>:spouts:<topic>` (hash partition -> JSON of the spout's position)
 `tide:<namespace>:workers` (hash component:task -> JSON of its health), `tide:<namespace>:dead:allowed` (hash stage -> until
-when, ms), `tide:<namespace>:dead:stopped` (JSON of the stages that are stopped; expires), and `tide:<namespace>:suspects`
-(hash component:task -> JSON of what a spout had on its way, `suspects`).
+when, ms) and `tide:<namespace>:dead:stopped` (JSON of the stages that are stopped; expires).
 """
 
 from __future__ import annotations
@@ -66,7 +65,3 @@ def dead_allowed(namespace: str) -> str:
 
 def dead_stopped(namespace: str) -> str:
     return f"tide:{namespace}:dead:stopped"
-
-
-def suspects(namespace: str) -> str:
-    return f"tide:{namespace}:suspects"
