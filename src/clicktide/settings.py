@@ -378,7 +378,7 @@ REGISTRY: dict[str, Setting] = {
         Setting(
             "breaker.probe_s",
             float,
-            5.0,
+            1.0,
             "s",
             "How long an open breaker waits before it lets one call probe.",
             _at_least(0.01),
