@@ -5,6 +5,7 @@ Each command ends with one clear line when it cannot do what was asked, and a no
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ from typing import Annotated
 import typer
 
 from deploy.stack.errors import StackError
-from deploy.stack.settings import StackSettings, settings_from
+from deploy.stack.settings import PROJECT, StackSettings, settings_from
 from deploy.stack.stack import Stack
 from deploy.storm.shell import shell_variables
 
@@ -56,19 +57,17 @@ def up(only: Only = "", data_dir: DataDir = None) -> None:
 
 def _prepare(settings: StackSettings) -> None:
     """Make the topics and the tables, where this is the stack that config.json means."""
-    from cli.context import config_file
-    from clicktide.settings import options_of
-
-    options = options_of(config_file(), "stack")
     ports = (settings.kafka_port, settings.redis_port, settings.mariadb_1_port, settings.mariadb_2_port)
+    config = Path(os.environ.get("TIDE_CONFIG") or PROJECT / "config.json")
+    options = json.loads(config.read_text("utf-8"))["envs"].get("stack", {}).get("options", {})
     told = " ".join(str(options.get(f"tide.{name}")) for name in ("kafka.bootstrap", "redis.url", "sql.dsns"))
     if not all(f":{port}" in told for port in ports):
         _say("other ports than config.json's: set its addresses, then run python -m deploy.prepare stack")
         return
     _say("topics and tables")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "deploy.prepare", "stack"], capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "src")])}
+    command = [sys.executable, "-P", "-m", "deploy.prepare", "stack"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StackError(f"cannot make topics and tables: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
