@@ -34,6 +34,12 @@ TOPOLOGY: dict[str, object] = {
     ],
     # Another Storm may have another shade; there the classes are missing, and so is the need.
     "topology.skip.missing.kryo.registrations": True,
+    # Slices are few and large: an executor that finds nothing to do had better sleep a millisecond than spin a thousand
+    # rounds (Storm's default), which cost more than all the work (docs/performance.md).
+    "topology.bolt.wait.progressive.level1.count": 1,
+    "topology.bolt.wait.progressive.level2.count": 1,
+    "topology.bolt.wait.progressive.level3.sleep.millis": 1,
+    "topology.spout.wait.progressive.level3.sleep.millis": 2,
 }
 
 

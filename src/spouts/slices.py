@@ -21,11 +21,15 @@ from clicktide.sql import SqlStore
 from clicktide.watch import StoreWatch
 from multilang.component import TideSpout
 
-IDLE_S = 0.004  # how long an idle `next` may hold the pipe that also carries acks
+# How long an idle `next` may hold the pipe that also carries acks, s.
+IDLE_S = 0.004
+RETRY_IDLE_S = 0.05  # what is tried again has waited for a second anyway
 
 
 class _SliceSpout(TideSpout):
     """Wires a `Source` to Storm. Subclasses say which topics, and what a slice looks like on the wire."""
+
+    idle_s = IDLE_S
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         s = self.settings
@@ -65,7 +69,7 @@ class _SliceSpout(TideSpout):
         raise NotImplementedError
 
     def next_tuple(self) -> None:
-        found = self.source.next(IDLE_S)
+        found = self.source.next(self.idle_s)
         self.watch.positions = self.source.positions()
         if found is None:
             return
@@ -100,6 +104,8 @@ class KafkaSpout(_SliceSpout):
 
 class RetrySpout(_SliceSpout):
     """Slices of the retry topics; a partition waits until its head is due."""
+
+    idle_s = RETRY_IDLE_S
 
     outputs = [Stream(fields=RETRY_RECORDS), Stream(fields=FAILURES, name=FAILED)]
 
