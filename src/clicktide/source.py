@@ -179,7 +179,10 @@ class Source:
             self._to_commit = {}
 
     def positions(self) -> dict[str, dict[str, int]]:
-        """By `topic:partition`: next offset done and committed, and the timestamp (ms) of the last record done."""
+        """By `topic:partition`: next offset done and committed, and the timestamp (ms) of the last record done.
+
+        The one method that another thread may call: the partitions are replaced as a whole, never one by one.
+        """
         return {
             f"{p.topic}:{p.partition}": {
                 "done": f.done,

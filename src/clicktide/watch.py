@@ -31,17 +31,17 @@ class StoreWatch:
     def __init__(
         self,
         settings: Settings,
-        component: str,
         clock: Callable[[], float],
         pings: Callable[[], list[Callable[[], None]]],
         every_s: float = 0.5,
     ) -> None:
         self._client = connect(settings, timeout_s=2.0)
         self._namespace = settings.text("redis.namespace")
-        self._component, self._clock, self._pings, self._every_s = component, clock, pings, every_s
+        self._clock, self._pings, self._every_s = clock, pings, every_s
         self._seen = Seen(None, clock())
         self._stop = threading.Event()
-        self.positions: Positions = {}
+        # Asked when they are published, from this thread: twice a second, not at every `next` of the spout.
+        self.positions: Callable[[], Positions] = dict
         self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
 
     def start(self) -> StoreWatch:
@@ -87,7 +87,7 @@ class StoreWatch:
 
     def _publish(self) -> None:
         by_topic: dict[str, dict[Any, Any]] = {}
-        for where, position in self.positions.items():
+        for where, position in self.positions().items():
             topic, partition = where.rsplit(":", 1)
             by_topic.setdefault(topic, {})[partition] = json.dumps(position)
         try:

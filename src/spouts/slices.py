@@ -36,7 +36,7 @@ class _SliceSpout(TideSpout):
         task, tasks = self.task_index(context)
         self.sql = SqlStore(s)
         pings = [partial(self.sql.ping, i) for i in range(len(self.sql.dsns))]
-        self.watch = StoreWatch(s, str(self.component_name), time.monotonic, lambda: list(pings)).start()
+        self.watch = StoreWatch(s, time.monotonic, lambda: list(pings)).start()
         limits = Limits(
             s.integer("slice.records"),
             s.number("slice.wait_ms") / 1000,
@@ -58,6 +58,7 @@ class _SliceSpout(TideSpout):
             self.due(),
             lambda: int(time.time() * 1000),
         )
+        self.watch.positions = self.source.positions
 
     def names(self) -> list[str]:
         raise NotImplementedError
@@ -70,7 +71,6 @@ class _SliceSpout(TideSpout):
 
     def next_tuple(self) -> None:
         found = self.source.next(self.idle_s)
-        self.watch.positions = self.source.positions()
         if found is None:
             return
         try:

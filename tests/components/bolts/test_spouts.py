@@ -25,7 +25,7 @@ class Watch:
 
     positions = None
 
-    def __init__(self, _settings, _component, clock, _pings):
+    def __init__(self, _settings, clock, _pings):
         self._clock = clock
 
     def start(self):
@@ -48,7 +48,8 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setattr(spouts.slices, "open_log", lambda _settings: faulty)
     monkeypatch.setattr(spouts.slices, "StoreWatch", Watch)
     monkeypatch.setattr(spouts.slices, "SqlStore", lambda _settings: Sql())
-    monkeypatch.setattr(spouts.slices, "IDLE_S", 0.0)
+    for spout in (KafkaSpout, RetrySpout):
+        monkeypatch.setattr(spout, "idle_s", 0.0)
     return faulty
 
 
@@ -207,4 +208,4 @@ def test_positions_are_handed_to_the_watch(tmp_path, log, monkeypatch):
     monkeypatch.setattr(spouts.slices, "StoreWatch", Kept)
     write(log, b"a")
     spin(KafkaSpout, [NEXT, last_emit("ack"), NEXT], tmp_path)
-    assert watches[0].positions["tide.events:1"]["done"] == 1
+    assert watches[0].positions()["tide.events:1"]["done"] == 1
