@@ -13,7 +13,13 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    NotCoordinatorError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
 from clicktide.log.kafka import Cluster, replication, shown, topic_config, topic_id
@@ -22,6 +28,10 @@ from clicktide.log.limits import REQUEST_TIMEOUT_S, check_topic
 from clicktide.log.port import TopicInfo, TopicPartition
 
 _LOOK_AGAIN_S = 0.05
+# What a cluster answers that is about to have a coordinator: a new one makes its topic of offsets at the first
+# question, and after a failover the next broker has to read it. The consumer waits for that itself, the admin
+# client does not.
+_COORDINATOR_TO_COME = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
 
 
 class KafkaPythonAdmin:
@@ -115,8 +125,19 @@ class KafkaPythonAdmin:
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
+        asked = {group: [KafkaPartition(*p) for p in partitions]}
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
         with telling(f"ask for the offsets of group {group}"):
-            found = self._client().list_group_offsets({group: [KafkaPartition(*p) for p in partitions]})
+            while True:
+                try:
+                    found = self._client().list_group_offsets(asked)
+                    break
+                except _COORDINATOR_TO_COME:
+                    if time.monotonic() >= deadline:
+                        raise
+                    # The client remembers a coordinator for ever, also one that is none any more.
+                    self.close()
+                    time.sleep(_LOOK_AGAIN_S)
         return {TopicPartition(*p): o.offset for p, o in found[group].items() if o.offset >= 0}
 
     def counts(self) -> dict[str, int]:
