@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from clicktide.breaker import CLOSED, Breaker, Breakers
 from clicktide.errors import StoreError, StoreRefused, StoreUnavailable
+from clicktide.redisstore.cluster import PartAway
 from clicktide.redisstore.store import Applied
 from clicktide.retry.policy import FATAL, STORE_WIDE, TRANSIENT, UNKNOWN
 from clicktide.row import OFFSET, SHARD, Row
@@ -122,7 +123,10 @@ def _unavailable(breaker: Breaker) -> str:
 
 
 def _redis_failure(row: Row, breaker: Breaker, error: StoreError) -> Failure:
-    kind = _unavailable(breaker) if error.retriable else UNKNOWN
+    if isinstance(error, PartAway):
+        kind = STORE_WIDE  # its node has a breaker of its own; the others' closed one says nothing of it
+    else:
+        kind = _unavailable(breaker) if error.retriable else UNKNOWN
     return Failure(row[OFFSET], REDIS, kind, error.code, str(error))
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from clicktide.errors import SettingError, StoreRefused, StoreUnavailable
+from clicktide.redisstore.cluster import STORE, Cluster, is_cluster
 from clicktide.settings import Settings
 
-STORE = "redis"
 OLDEST_MAJOR = 7
 
 # Answers that mean "not now", whatever was asked.
@@ -37,10 +38,16 @@ _NOT_NOW = (
 
 
 def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
-    """A client for `redis.url`; it connects on first use and again after a loss. Answers are bytes."""
+    """A client for `redis.url`; it connects on first use and again after a loss. Answers are bytes.
+
+    For a cluster it is a `Cluster`, which does for single commands what `redis.Redis` does.
+    """
     url = settings.text("redis.url")
     timeout = settings.number("redis.timeout_s") if timeout_s is None else timeout_s
     try:
+        if is_cluster(url):
+            probe_s = settings.number("breaker.probe_s")
+            return cast("redis.Redis", Cluster(url, timeout, {}, probe_s))
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout,
@@ -59,12 +66,14 @@ def errors_named() -> Iterator[None]:
         yield
     except redis.ResponseError as e:
         raise named(e) from e
-    except (redis.RedisError, OSError) as e:
+    except (redis.RedisError, RedisClusterException, OSError) as e:
         raise StoreUnavailable(STORE, _one_line(e)) from e
 
 
 def named(error: Exception) -> StoreUnavailable | StoreRefused:
-    """The project's error for one of redis-py's."""
+    """The project's error for one of redis-py's; its own as they are."""
+    if isinstance(error, StoreUnavailable | StoreRefused):
+        return error
     text = _one_line(error)
     if isinstance(error, redis.ResponseError) and not _not_now(error, text):
         return StoreRefused(STORE, text)
@@ -72,8 +81,10 @@ def named(error: Exception) -> StoreUnavailable | StoreRefused:
 
 
 def run_id(client: redis.Redis) -> str:
-    """The server's run id: it changes when Redis restarts or another server takes over."""
+    """The server's run id (a cluster's: of all masters): it changes when Redis restarts or another server takes over."""
     with errors_named():
+        if isinstance(client, Cluster):
+            return client.run_id()
         info: Any = client.info("server")
     return str(info["run_id"])
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import redis
@@ -17,20 +16,13 @@ import redis
 from clicktide import aggregate, claims, keys
 from clicktide.aggregate import Effects
 from clicktide.errors import StoreError, StoreUnavailable
-from clicktide.redisstore.client import (
-    STORE,
-    connect,
-    errors_named,
-    named,
-    require_version,
-    whole_seconds,
-)
+from clicktide.redisstore.client import connect, errors_named, whole_seconds
+from clicktide.redisstore.cluster import STORE, PartAway
+from clicktide.redisstore.script import Arguments, Script
 from clicktide.row import SHARD, Row
 from clicktide.settings import Settings
 
 _pack = msgspec.msgpack.encode
-
-Arguments = tuple[int | bytes, ...]
 
 # Two rounds settle every honest case (the second leaves out what the first named); more only while others apply
 # the very same events at the same time.
@@ -70,12 +62,13 @@ class RedisStore:
             "d": whole_seconds(settings.number("buckets.day_ttl_h")),
             "a": 0,
         }
-        self._apply = _Script(self._client, "apply.lua")
+        self._apply = Script(self._client, "apply.lua")
 
     def apply(self, rows: Sequence[Row]) -> Applied:
         """Claim each row's id for its own record and bring its effects into Redis, in one step, once.
 
-        Raises `StoreUnavailable` (or `StoreRefused`) when that holds for all rows.
+        Raises `StoreUnavailable` (or `StoreRefused`) when that holds for all rows; a cluster's node that is away is
+        named in `failed` (`PartAway`) for the rows of its shards.
         """
         waiting = _by_shard(rows)
         found: tuple[set[int], set[int], set[int]] = (set(), set(), set())  # by verdict
@@ -100,7 +93,8 @@ class RedisStore:
         else:
             error = StoreUnavailable(STORE, "the same events are being applied elsewhere")
             failed.update({i: error for at in waiting.values() for i in at})
-        if rows and len(failed) == len(rows):
+        # A node of a cluster is not the store, even where a slice's shards are all of them its own.
+        if rows and len(failed) == len(rows) and not any(isinstance(e, PartAway) for e in failed.values()):
             raise next(iter(failed.values()))
         replays, duplicates, conflicts = found
         return Applied(frozenset(duplicates), frozenset(conflicts), frozenset(replays), failed)
@@ -148,42 +142,6 @@ class RedisStore:
             *((f"{key}:d:{day}", self._ttls["d"], sorted(users)) for day, users in days.items()),
             (f"{key}:a", 0, sorted(everyone)),
         ]
-
-
-class _Script:
-    """A Lua script, loaded when the server does not know it (first use, restart, failover)."""
-
-    def __init__(self, client: redis.Redis, name: str) -> None:
-        self._client = client
-        self._text = resources.files(__package__).joinpath(name).read_text("utf-8")
-        self._sha = ""
-
-    def run(self, calls: Mapping[str, Arguments]) -> list[Any]:
-        """One call a key prefix, as one pipeline; an answer or a `StoreError` for each, in order."""
-        if not calls:
-            return []
-        with errors_named():
-            if not self._sha:
-                self._load()
-            answers = self._pipeline(list(calls.items()))
-            missing = [i for i, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)]
-            if missing:
-                self._load()
-                items = list(calls.items())
-                for i, answer in zip(missing, self._pipeline([items[i] for i in missing]), strict=True):
-                    answers[i] = answer
-        return [named(a) if isinstance(a, Exception) else a for a in answers]
-
-    def _load(self) -> None:
-        # An older server would stop in the middle of the script, its claims made and their effects not.
-        require_version(self._client)
-        self._sha = str(self._client.script_load(self._text))
-
-    def _pipeline(self, calls: list[tuple[str, Arguments]]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipe:
-            for key, arguments in calls:
-                pipe.evalsha(self._sha, 1, key, *arguments)
-            return pipe.execute(raise_on_error=False)
 
 
 def _by_shard(rows: Sequence[Row]) -> dict[int, list[int]]:
