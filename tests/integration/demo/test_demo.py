@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cli.context import settings_for
+from clicktide.log import open_log
+from clicktide.log.port import Outgoing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from demo_process import COMMAND, DemoProcess, demo, environment, processes_of, tide, wait_for
@@ -50,6 +58,41 @@ def test_other_commands_find_the_running_demo(idle):
     assert doctor.returncode == 0, doctor.stdout
     assert f"runs, pid {idle.process.pid}" in doctor.stdout
     assert [line for line in doctor.stdout.splitlines() if line.startswith("ok     sql")]
+
+
+def test_a_dead_letter_that_is_edited_at_the_desk_ends_stored(idle, tmp_path):
+    producer = open_log(settings_for("embedded", idle.data_dir, {})).producer()
+    broken = b'{"event_id":"desk-1","type":"pay","user_id":"desk","order_id":"o1","amount":"12.50"}'
+    producer.send([Outgoing("tide.events", b"desk", broken)], 10.0)
+    producer.close()
+
+    def desk(command: str, *words: str) -> str:
+        done = tide("dead", command, *words, "--data-dir", str(idle.data_dir))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    (letter,) = wait_for(lambda: desk("list", "--json", "--user", "desk").splitlines(), "the dead letter")
+    name = json.loads(letter)["id"]
+    assert desk("show", name, "--raw") == broken.decode()
+    mended = json.loads(broken) | {"amount": 1250, "occurred_at": int(time.time() * 1000)}
+    (tmp_path / "mended").write_text(json.dumps(mended) + "\n")
+    desk("replay", name, "--edit", str(tmp_path / "mended"))
+    query = idle.record()["urls"]["query"]
+
+    def get(path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{query}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def stored() -> bool:
+        try:
+            return get("/v1/events/desk-1")["state"] == "stored"
+        except urllib.error.HTTPError:
+            return False
+
+    wait_for(stored, "the mended event")
+    assert get("/v1/orders/o1")["history"]["paid"]["amount"] == 1250
+    assert get("/v1/users/desk/timeline")["events"][0]["event_id"] == "desk-1"
+    assert desk("list", "--json", "--user", "desk") == ""
 
 
 def test_a_second_demo_is_refused_with_the_pid_of_the_first(idle):
