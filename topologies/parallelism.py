@@ -24,16 +24,10 @@ RETRY = {"embedded": 1, "stack": 1, "cluster": 4}
 
 HEADROOM = {"embedded": 1, "stack": 2, "cluster": 2}
 
-# Storm's settings of every topology of ours. Between two workers a tuple goes through Kryo, which refuses classes that it has not
-# been told of: an array on the multilang wire is one of these in the JVM.
+# Storm's settings of every topology of ours. Kryo, which tuples go through between two workers, need not be told of any class: all
+# that ours hold is text.
 TOPOLOGY: dict[str, object] = {
     "topology.message.timeout.secs": 60,
-    "topology.kryo.register": [
-        "org.apache.storm.shade.net.minidev.json.JSONArray",
-        "org.apache.storm.shade.net.minidev.json.JSONObject",
-    ],
-    # Another Storm may have another shade; there the classes are missing, and so is the need.
-    "topology.skip.missing.kryo.registrations": True,
     # Slices are few and large: an executor that finds nothing to do had better sleep a millisecond than spin a thousand
     # rounds (Storm's default), which cost more than all the work (docs/performance.md).
     "topology.bolt.wait.progressive.level1.count": 1,

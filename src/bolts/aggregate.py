@@ -9,8 +9,9 @@ from streamparse import Stream
 
 from clicktide import persist
 from clicktide.breaker import CLOSED, Breaker
+from clicktide.packing import pack, unpack
 from clicktide.redisstore.store import RedisStore
-from clicktide.slices import FAILED, FAILURES, ROWS
+from clicktide.slices import FAILED, FAILURES, ROWS, Failures, Rows
 from multilang.component import TideBolt
 
 
@@ -25,14 +26,14 @@ class AggregateBolt(TideBolt):
         self.breaker = Breaker(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
 
     def process(self, tup: Any) -> None:
-        place, rows = tup.values
+        place, rows = unpack(tup.values[0], Rows)
         done = persist.apply(self.store, self.breaker, rows)
         self.count("rows", len(done.rows))
         self.count("duplicates", done.duplicates)
         if done.failures:
-            self.emit([place, done.failures], stream=FAILED)
+            self.emit([pack(Failures(place, done.failures))], stream=FAILED)
         if done.rows:
-            self.emit([place, done.rows])
+            self.emit([pack(Rows(place, done.rows))])
 
     def breaker_states(self) -> dict[str, str]:
         return {} if self.breaker.state == CLOSED else {persist.REDIS: self.breaker.state}

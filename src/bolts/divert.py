@@ -8,10 +8,11 @@ from typing import Any
 
 from clicktide.divert import Divert
 from clicktide.log import open_log
+from clicktide.packing import unpack
 from clicktide.redisstore.client import connect
 from clicktide.retry.alarms import RedisAlarms
 from clicktide.retry.policy import from_settings
-from clicktide.slices import Failure, Place
+from clicktide.slices import Failures
 from multilang.component import TideBolt
 
 
@@ -36,8 +37,7 @@ class DivertBolt(TideBolt):
         )
 
     def process(self, tup: Any) -> None:
-        place, failures = tup.values
-        counts = self.divert.divert(Place(*place), [Failure(*f) for f in failures])
+        counts = self.divert.divert(*unpack(tup.values[0], Failures))
         for topic, n in counts.items():
             self.count(topic, n)
 

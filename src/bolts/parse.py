@@ -6,9 +6,10 @@ from typing import Any
 
 from streamparse import Stream
 
+from clicktide.packing import pack, unpack
 from clicktide.parse import Parser
 from clicktide.retry.policy import FATAL
-from clicktide.slices import FAILED, FAILURES, ROWS, Failure, Place
+from clicktide.slices import FAILED, FAILURES, ROWS, Failure, Failures, Records, Rows
 from multilang.component import TideBolt
 
 
@@ -21,13 +22,12 @@ class ParseBolt(TideBolt):
         self.parser = Parser(self.settings)
 
     def process(self, tup: Any) -> None:
-        place, offsets, timestamps, values = tup.values
-        where = Place(*place)
-        rows, refused = self.parser.slice(values, offsets, timestamps, where.partition, where.digest)
+        place, offsets, timestamps, values = unpack(tup.values[0], Records)
+        rows, refused = self.parser.slice(values, offsets, timestamps, place.partition, place.digest)
         self.count("rows", len(rows))
         self.count("refused", len(refused))
         if refused:
             failures = [Failure(r.offset, "parse", FATAL, r.code, r.detail) for r in refused]
-            self.emit([place, failures], stream=FAILED)
+            self.emit([pack(Failures(place, failures))], stream=FAILED)
         if rows:
-            self.emit([place, rows])
+            self.emit([pack(Rows(place, rows))])

@@ -9,7 +9,8 @@ from streamparse import Stream
 
 from clicktide import persist
 from clicktide.breaker import Breakers
-from clicktide.slices import FAILED, FAILURES
+from clicktide.packing import pack, unpack
+from clicktide.slices import FAILED, FAILURES, Failures, Rows
 from clicktide.sql import SqlStore
 from multilang.component import TideBolt
 
@@ -26,11 +27,11 @@ class PersistBolt(TideBolt):
         )
 
     def process(self, tup: Any) -> None:
-        place, rows = tup.values
+        place, rows = unpack(tup.values[0], Rows)
         failures = persist.persist(self.store, self.breakers, rows)
         self.count("stored", len(rows) - len(failures))
         if failures:
-            self.emit([place, failures], stream=FAILED)
+            self.emit([pack(Failures(place, failures))], stream=FAILED)
 
     def breaker_states(self) -> dict[str, str]:
         return self.breakers.states()

@@ -8,11 +8,11 @@ from typing import Any
 from streamparse import Stream
 
 from clicktide.breaker import Breakers
+from clicktide.packing import pack, unpack
 from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
 from clicktide.redrive import Redrive
-from clicktide.retry.envelope import Origin
-from clicktide.slices import FAILED, FAILURES
+from clicktide.slices import FAILED, FAILURES, Failures, Retries
 from clicktide.sql import SqlStore
 from multilang.component import TideBolt
 
@@ -28,13 +28,11 @@ class RetryBolt(TideBolt):
         self.redrive = Redrive(Parser(s), RedisStore(s), SqlStore(s), self.breakers)
 
     def process(self, tup: Any) -> None:
-        place, offsets, _timestamps, values, envelopes = tup.values
-        stages = [stage for stage, _ in envelopes]
-        origins = [Origin(*origin) for _, origin in envelopes]
+        place, offsets, values, stages, origins = unpack(tup.values[0], Retries)
         failures = self.redrive.attempt(offsets, values, stages, origins)
         self.count("recovered", len(offsets) - len(failures))
         if failures:
-            self.emit([place, failures], stream=FAILED)
+            self.emit([pack(Failures(place, failures))], stream=FAILED)
 
     def breaker_states(self) -> dict[str, str]:
         return self.breakers.states()

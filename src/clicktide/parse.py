@@ -117,7 +117,7 @@ class Parser:
 
     def slice(
         self,
-        values: Iterable[str | bytes | None],
+        values: Iterable[str | bytes],
         offsets: Sequence[int],
         timestamps: Sequence[int],
         partition: int,
@@ -125,8 +125,7 @@ class Parser:
     ) -> tuple[list[Row], list[Rejected]]:
         """Rows of the good records of one slice, and the refused ones, both in offset order.
 
-        `values` are the records' texts (None where the spout found bytes that are not UTF-8), `timestamps` the log's
-        (ms), `topic` its digest (`topic_digest`).
+        `values` are the records' bytes, `timestamps` the log's (ms), `topic` its digest (`topic_digest`).
         """
         rows: list[Row] = []
         refused: list[Rejected] = []
@@ -139,11 +138,9 @@ class Parser:
         return rows, refused
 
     def row(
-        self, value: str | bytes | None, offset: int, timestamp: int, partition: int, topic: str
+        self, value: str | bytes, offset: int, timestamp: int, partition: int, topic: str
     ) -> Row | Rejection:
         """One record as a row. `timestamp` stands in for a missing `received_at`."""
-        if value is None:
-            return Rejection("not_utf8", "the bytes are not UTF-8 text")
         try:
             small = len(value) <= _SURELY_SMALL or _size(value) <= event.MAX_BYTES
             e = _decode(value) if small else self.decode(value)

@@ -38,7 +38,7 @@ class Redrive:
     def attempt(
         self,
         offsets: Sequence[int],
-        values: Sequence[str | None],
+        values: Sequence[bytes],
         stages: Sequence[str],
         origins: Sequence[Origin],
     ) -> list[Failure]:

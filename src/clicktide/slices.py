@@ -1,6 +1,6 @@
 """The slice: some consecutive records of one partition, as one tuple. What bolts hand each other, by name.
 
-On the wire a slice is `[topic, topic_id, topic_digest, partition]` (its place) and columns of equal length; rows are as in `row`.
+On the wire each of `Records`, `Retries`, `Rows` and `Failures` is a tuple of one value, the text that `packing` makes of it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from clicktide.log.port import Headers
+from clicktide.retry.envelope import Origin
+from clicktide.row import Row
 
-# Streams between the components, and the fields of each.
-RECORDS = ["place", "offsets", "timestamps", "values"]
-RETRY_RECORDS = [*RECORDS, "envelopes"]
-ROWS = ["place", "rows"]
-FAILURES = ["place", "failures"]
+# Streams between the components, and the one field of each.
+RECORDS = ["records"]
+RETRIES = ["retries"]
+ROWS = ["rows"]
+FAILURES = ["failures"]
 
 FAILED = "failed"  # records for the divert bolt
 
@@ -37,6 +39,39 @@ class Failure(NamedTuple):
     error: str
 
 
+class Records(NamedTuple):
+    """Records as they lie in the log: columns of equal length, `values` byte for byte, `timestamps` in ms."""
+
+    place: Place
+    offsets: list[int]
+    timestamps: list[int]
+    values: list[bytes]
+
+
+class Retries(NamedTuple):
+    """Records of a retry topic, in columns; each with the stage that failed and where it was first written."""
+
+    place: Place
+    offsets: list[int]
+    values: list[bytes]
+    stages: list[str]
+    origins: list[Origin]
+
+
+class Rows(NamedTuple):
+    """The rows (`row`) of a slice."""
+
+    place: Place
+    rows: list[Row]
+
+
+class Failures(NamedTuple):
+    """What cannot go on of a slice."""
+
+    place: Place
+    failures: list[Failure]
+
+
 class Slice(NamedTuple):
     """Records as the spout emits them; `values` are the raw bytes. All sequences have the same length, at least 1."""
 
@@ -47,18 +82,3 @@ class Slice(NamedTuple):
     values: list[bytes]
     headers: list[Headers] | None
     poison: bool = False
-
-
-def texts(values: list[bytes]) -> list[str | None]:
-    """The values as text for the JSON wire; None for bytes that are not UTF-8 (the divert bolt reads them again)."""
-    try:
-        return [value.decode() for value in values]
-    except UnicodeDecodeError:
-        return [_text(value) for value in values]
-
-
-def _text(value: bytes) -> str | None:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return None

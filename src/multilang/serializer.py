@@ -44,14 +44,7 @@ class OrjsonSerializer(Serializer):  # type: ignore[misc]  # pystorm has no type
                 raise StormWentAwayError from e
 
     def serialize_dict(self, msg_dict: dict[str, Any]) -> bytes:
-        return orjson.dumps(msg_dict, default=_plain) + b"\nend\n"
-
-
-def _plain(value: Any) -> Any:
-    """Named tuples are arrays on the wire; orjson wants to be told."""
-    if isinstance(value, tuple):
-        return tuple(value)
-    raise TypeError(f"cannot be sent to Storm: {type(value).__name__}")
+        return orjson.dumps(msg_dict) + b"\nend\n"
 
 
 def _binary(stream: Any) -> BinaryIO:

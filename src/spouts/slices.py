@@ -13,9 +13,10 @@ from streamparse import Stream
 from clicktide import topics
 from clicktide.log import open_log
 from clicktide.log.port import Record
+from clicktide.packing import pack
 from clicktide.retry import envelope
 from clicktide.retry.policy import FATAL
-from clicktide.slices import FAILED, FAILURES, RECORDS, RETRY_RECORDS, Failure, Slice, texts
+from clicktide.slices import FAILED, FAILURES, RECORDS, RETRIES, Failure, Failures, Records, Retries, Slice
 from clicktide.source import Limits, Source, retry_names
 from clicktide.sql import SqlStore
 from clicktide.watch import StoreWatch
@@ -75,7 +76,7 @@ class _SliceSpout(TideSpout):
             return
         try:
             if found.poison:
-                self.emit([found.place, [_poison(found)]], tup_id=found.id, stream=FAILED)
+                self.emit([pack(Failures(found.place, [_poison(found)]))], tup_id=found.id, stream=FAILED)
             else:
                 self.send(found)
         except Exception:
@@ -99,7 +100,8 @@ class KafkaSpout(_SliceSpout):
         return [self.settings.text("topics.prefix") + topics.EVENTS]
 
     def send(self, found: Slice) -> None:
-        self.emit([found.place, found.offsets, found.timestamps, texts(found.values)], tup_id=found.id)
+        records = Records(found.place, found.offsets, found.timestamps, found.values)
+        self.emit([pack(records)], tup_id=found.id)
 
 
 class RetrySpout(_SliceSpout):
@@ -107,7 +109,7 @@ class RetrySpout(_SliceSpout):
 
     idle_s = RETRY_IDLE_S
 
-    outputs = [Stream(fields=RETRY_RECORDS), Stream(fields=FAILURES, name=FAILED)]
+    outputs = [Stream(fields=RETRIES), Stream(fields=FAILURES, name=FAILED)]
 
     def names(self) -> list[str]:
         return retry_names(self.settings.text("topics.prefix"))
@@ -117,17 +119,16 @@ class RetrySpout(_SliceSpout):
 
     def send(self, found: Slice) -> None:
         place = found.place
-        envelopes = []
+        stages, origins = [], []
         for i, value in enumerate(found.values):
             headers = found.headers[i] if found.headers else ()
             record = Record(
                 place.topic, place.partition, found.offsets[i], found.timestamps[i], None, value, headers
             )
             read = envelope.read(record, place.topic_id)
-            o = read.origin
-            envelopes.append([read.stage, [o.topic, o.topic_id, o.partition, o.offset, o.timestamp]])
-        values = texts(found.values)
-        self.emit([place, found.offsets, found.timestamps, values, envelopes], tup_id=found.id)
+            stages.append(read.stage)
+            origins.append(read.origin)
+        self.emit([pack(Retries(place, found.offsets, found.values, stages, origins))], tup_id=found.id)
 
 
 def _poison(found: Slice) -> Failure:

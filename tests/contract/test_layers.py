@@ -21,6 +21,7 @@ THIRD_PARTY = {
     "redis",
     "sqlalchemy",
     "alembic",
+    "zstandard",
 }
 STORM = {"streamparse", "pystorm"}
 # May import, beside the standard library.
@@ -39,6 +40,7 @@ PURE = [
     "event",
     "flight",
     "orders",
+    "packing",
     "parse",
     "persist",
     "redrive",

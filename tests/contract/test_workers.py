@@ -16,7 +16,10 @@ from unit.core.making import DIGEST, NOW, TOPIC_ID, raw
 from clicktide import topics
 from clicktide.log import open_log
 from clicktide.log.port import Outgoing
+from clicktide.packing import pack, unpack
+from clicktide.row import EVENT_ID
 from clicktide.settings import Settings
+from clicktide.slices import Place, Records, Rows
 from clicktide.sql import migrate
 
 pytestmark = pytest.mark.embedded
@@ -88,11 +91,11 @@ def test_a_bolt(tmp_path):
         assert first == {"pid": worker.process.pid}
         assert (tmp_path / str(worker.process.pid)).exists(), "the pid file that Storm looks for"
         assert worker.line() == b"end\n"
-        values = [["tide.events", TOPIC_ID, DIGEST, 0], [0], [NOW], [raw().decode()]]
-        worker.tell({"id": "t1", "comp": "up", "stream": "default", "task": 2, "tuple": values})
+        records = Records(Place("tide.events", TOPIC_ID, DIGEST, 0), [0], [NOW], [raw()])
+        worker.tell({"id": "t1", "comp": "up", "stream": "default", "task": 2, "tuple": [pack(records)]})
         emit = worker.hears("emit", "fail", "error")
         assert emit["command"] == "emit"
-        assert emit["tuple"][1][0][0] == "e1"
+        assert unpack(emit["tuple"][0], Rows).rows[0][EVENT_ID] == "e1"
         assert worker.hears("ack", "fail") == {"command": "ack", "id": "t1"}
     assert worker.process.returncode == 2, "it leaves when the pipe closes"
 
@@ -122,7 +125,7 @@ def test_a_spout(tmp_path):
             worker.tell({"command": "next"})
             heard = worker.hears("emit", "sync", "error")
         assert heard["command"] == "emit"
-        assert heard["tuple"][1] == [0]
+        assert unpack(heard["tuple"][0], Records).offsets == [0]
         assert worker.hears("sync", "error") == {"command": "sync"}
         worker.tell({"command": "ack", "id": heard["id"]})
         assert worker.hears("sync", "error") == {"command": "sync"}

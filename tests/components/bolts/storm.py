@@ -9,8 +9,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from clicktide.packing import pack, unpack
+
+T = TypeVar("T")
 Message = dict[str, Any]
 Command = Message | Callable[[list[Message]], Message]
 
@@ -71,6 +74,8 @@ def run(
         root.handlers[:] = handlers
     pid, *rest = pipe.messages()
     assert pid == {"pid": made.pid}, "the first word is the process id"
+    # Storm would parse and copy what is in arrays and objects, and Kryo would have to know their classes.
+    assert all(isinstance(v, str | int | float) for m in of(rest, "emit") for v in m["tuple"])
     return rest
 
 
@@ -83,8 +88,15 @@ def _leave(status: int) -> None:
     raise _Left
 
 
-def tuple_(values: list[Any], id_: str = "t1", stream: str = "default", component: str = "up") -> Message:
-    return {"id": id_, "comp": component, "stream": stream, "task": 7, "tuple": values}
+def tuple_(value: Any, id_: str = "t1", stream: str = "default", component: str = "up") -> Message:
+    """A tuple of one packed value of `slices`."""
+    return {"id": id_, "comp": component, "stream": stream, "task": 7, "tuple": [pack(value)]}
+
+
+def held(emit: Message, shape: type[T]) -> T:
+    """What the tuple of an emit holds."""
+    (text,) = emit["tuple"]
+    return unpack(text, shape)
 
 
 TICK = {"id": "tick", "comp": "__system", "stream": "__tick", "task": -1, "tuple": [2]}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from components.bolts.storm import HEARTBEAT, TICK, of, run, tuple_, verdicts
+from components.bolts.storm import HEARTBEAT, TICK, held, of, run, tuple_, verdicts
 from unit.core.making import DIGEST, NOW, TOPIC_ID, raw, row
 
 import bolts.aggregate
@@ -24,23 +24,21 @@ from clicktide.errors import LogUnavailable, StoreUnavailable
 from clicktide.log.embedded import EmbeddedLog
 from clicktide.log.faults import FaultyLog
 from clicktide.log.port import Outgoing, TopicPartition
+from clicktide.packing import unpack
 from clicktide.redisstore.store import Applied
 from clicktide.retry import envelope
+from clicktide.retry.envelope import Origin
 from clicktide.row import EVENT_ID
+from clicktide.slices import Failure, Failures, Place, Records, Retries, Rows
 from clicktide.sql.write import Written
 
-PLACE = ["tide.events", TOPIC_ID, DIGEST, 3]
+PLACE = Place("tide.events", TOPIC_ID, DIGEST, 3)
 NONE = Applied(frozenset(), frozenset(), frozenset(), {})
 NOBODY = {"tide.redis.url": "unix:///nobody/there.sock"}
 
 
 def records(*values):
-    return [
-        PLACE,
-        list(range(len(values))),
-        [NOW] * len(values),
-        [v if v is None else v.decode() for v in values],
-    ]
+    return Records(PLACE, list(range(len(values))), [NOW] * len(values), list(values))
 
 
 # -- the ack rule
@@ -52,12 +50,12 @@ class Raises(ParseBolt):
     error: ClassVar[Exception] = ValueError("user 4711 did it")
 
     def process(self, tup):
-        if tup.values[1] == [666]:
+        if unpack(tup.values[0], Records).offsets == [666]:
             raise self.error
         super().process(tup)
 
 
-POISON = [PLACE, [666], [NOW], ["secret payload"]]
+POISON = Records(PLACE, [666], [NOW], [b"secret payload"])
 
 
 def test_process_returns_and_the_tuple_is_acked_after_its_emits(tmp_path):
@@ -89,7 +87,7 @@ def test_an_emit_that_cannot_be_written_fails_its_tuple(tmp_path):
 
     class Odd(ParseBolt):
         def process(self, tup):
-            self.emit([tup.values[0], object()])
+            self.emit([object()])
 
     said = run(Odd, [tuple_(records(raw()))], tmp_path)
     assert verdicts(said) == [("fail", "t1")]
@@ -132,16 +130,17 @@ def test_an_unknown_setting_stops_the_bolt_by_name(tmp_path):
 
 
 def test_parse(tmp_path):
-    said = run(ParseBolt, [tuple_(records(raw("a"), b"{}", None, raw("b")))], tmp_path)
+    said = run(ParseBolt, [tuple_(records(raw("a"), b"{}", b"\xff", raw("b")))], tmp_path)
     failures, rows = of(said, "emit")
     assert failures["stream"] == "failed"
-    assert failures["tuple"][0] == PLACE
-    assert [(f[0], f[1], f[2], f[3]) for f in failures["tuple"][1]] == [
+    place, refused = held(failures, Failures)
+    assert place == PLACE
+    assert [f[:4] for f in refused] == [
         (1, "parse", "fatal", "missing_field"),
         (2, "parse", "fatal", "not_utf8"),
     ]
     assert "stream" not in rows
-    assert rows["tuple"] == [PLACE, [row("a", partition=3), row("b", offset=3, partition=3)]]
+    assert held(rows, Rows) == (PLACE, [row("a", partition=3), row("b", offset=3, partition=3)])
 
 
 @pytest.mark.parametrize(("values", "streams"), [([raw()], [None]), ([b"x"], ["failed"])])
@@ -155,7 +154,7 @@ def test_nothing_empty_is_emitted(tmp_path, values, streams):
 
 def aggregate(monkeypatch, tmp_path, apply, tuples):
     monkeypatch.setattr(bolts.aggregate, "RedisStore", lambda _settings: SimpleNamespace(apply=apply))
-    return run(AggregateBolt, [tuple_([PLACE, rows], f"t{i}") for i, rows in enumerate(tuples)], tmp_path)
+    return run(AggregateBolt, [tuple_(Rows(PLACE, rows), f"t{i}") for i, rows in enumerate(tuples)], tmp_path)
 
 
 def test_aggregate_drops_duplicates_and_diverts_conflicts(tmp_path, monkeypatch):
@@ -163,8 +162,8 @@ def test_aggregate_drops_duplicates_and_diverts_conflicts(tmp_path, monkeypatch)
     answer = NONE._replace(duplicates=frozenset({1}), conflicts=frozenset({2}))
     said = aggregate(monkeypatch, tmp_path, lambda _rows: answer, [rows])
     failed, on = of(said, "emit")
-    assert [(f[0], f[3]) for f in failed["tuple"][1]] == [(2, "id_conflict")]
-    assert on["tuple"] == [PLACE, [rows[0], rows[3]]]
+    assert [(f.offset, f.code) for f in held(failed, Failures).failures] == [(2, "id_conflict")]
+    assert held(on, Rows) == (PLACE, [rows[0], rows[3]])
     assert verdicts(said) == [("ack", "t0")]
 
 
@@ -174,9 +173,10 @@ def test_aggregate_with_redis_away_lets_the_rows_go_on(tmp_path, monkeypatch):
 
     rows = [row("e")]
     said = aggregate(monkeypatch, tmp_path, away, [rows] * 7)
-    kinds = [m["tuple"][1][0][2] for m in of(said, "emit") if m.get("stream") == "failed"]
+    failed = [held(m, Failures) for m in of(said, "emit") if m.get("stream") == "failed"]
+    kinds = [f.failures[0].kind for f in failed]
     assert kinds == ["transient"] * 4 + ["store_wide"] * 3
-    assert [m["tuple"] for m in of(said, "emit") if "stream" not in m] == [[PLACE, rows]] * 7
+    assert [held(m, Rows) for m in of(said, "emit") if "stream" not in m] == [(PLACE, rows)] * 7
     assert {v for v, _ in verdicts(said)} == {"ack"}
 
 
@@ -210,12 +210,13 @@ def test_persist(tmp_path, monkeypatch, away):
     sql = Sql(away)
     monkeypatch.setattr(bolts.persist, "SqlStore", lambda _settings: sql)
     rows = [row("e", offset=5)]
-    said = run(PersistBolt, [tuple_([PLACE, rows])], tmp_path)
+    said = run(PersistBolt, [tuple_(Rows(PLACE, rows))], tmp_path)
     assert verdicts(said) == [("ack", "t1")]
     if away:
         (failed,) = of(said, "emit")
         assert (failed["stream"], failed["anchors"]) == ("failed", ["t1"])
-        assert failed["tuple"][1][0][:4] == [5, f"mysql.{rows[0][5]}", "transient", "store_unavailable"]
+        (failure,) = held(failed, Failures).failures
+        assert failure[:4] == (5, f"mysql.{rows[0][5]}", "transient", "store_unavailable")
     else:
         assert (sql.rows, of(said, "emit")) == (rows, [])
 
@@ -229,15 +230,15 @@ def test_retry(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bolts.retry, "SqlStore", lambda _settings: sql)
     monkeypatch.setattr(bolts.retry, "RedisStore", lambda _settings: SimpleNamespace(apply=apply))
-    origins = [["tide.events", TOPIC_ID, 3, 17, NOW], ["tide.events", TOPIC_ID, 3, 18, NOW]]
-    values = [raw("a").decode(), raw("b").decode()]
-    envelopes = [["redis", origins[0]], ["mysql.4", origins[1]]]
-    place = ["tide.retry.1s", "ff" * 16, "xxxxxx", 3]
-    said = run(RetryBolt, [tuple_([place, [50, 51], [NOW + 9] * 2, values, envelopes])], tmp_path)
+    origins = [Origin("tide.events", TOPIC_ID, 3, offset, NOW) for offset in (17, 18)]
+    place = Place("tide.retry.1s", "ff" * 16, "xxxxxx", 3)
+    retries = Retries(place, [50, 51], [raw("a"), raw("b")], ["redis", "mysql.4"], origins)
+    said = run(RetryBolt, [tuple_(retries)], tmp_path)
     assert seen == [row("a", offset=17, partition=3)]
     (failed,) = of(said, "emit")
-    assert failed["tuple"][0] == place
-    assert [f[0] for f in failed["tuple"][1]] == [51]
+    found = held(failed, Failures)
+    assert found.place == place
+    assert [f.offset for f in found.failures] == [51]
     assert verdicts(said) == [("ack", "t1")]
 
 
@@ -262,7 +263,8 @@ def stored(log, topic):
 
 def failures(log):
     topic_id = log.sound.admin().topics()["tide.events"].id
-    return [["tide.events", topic_id, "dddddd", 3], [[1, "parse", "fatal", "not_json", "no"]]]
+    place = Place("tide.events", topic_id, "dddddd", 3)
+    return Failures(place, [Failure(1, "parse", "fatal", "not_json", "no")])
 
 
 def test_divert_acks_what_the_broker_has(tmp_path, log):

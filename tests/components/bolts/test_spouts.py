@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from components.bolts.storm import NEXT, of, run
+from components.bolts.storm import NEXT, held, of, run
 from unit.core.making import NOW
 
 import spouts.slices
@@ -14,6 +14,7 @@ from clicktide.log.faults import FaultyLog
 from clicktide.log.port import Outgoing
 from clicktide.parse import topic_digest
 from clicktide.retry.envelope import Envelope, Origin
+from clicktide.slices import Failures, Place, Records, Retries
 from clicktide.source import Seen
 from spouts.slices import KafkaSpout, RetrySpout
 
@@ -76,13 +77,9 @@ def test_a_slice_on_the_wire(tmp_path, log):
     said = spin(KafkaSpout, [NEXT, NEXT, NEXT], tmp_path)
     first, second = of(said, "emit")
     topic_id = log.sound.admin().topics()["tide.events"].id
-    assert first["tuple"] == [
-        ["tide.events", topic_id, topic_digest(topic_id), 1],
-        [0, 1],
-        [NOW, NOW],
-        ["漢", None],
-    ]
-    assert second["tuple"][1] == [2]
+    place = Place("tide.events", topic_id, topic_digest(topic_id), 1)
+    assert held(first, Records) == (place, [0, 1], [NOW, NOW], ["漢".encode(), b"\xff"])
+    assert held(second, Records).offsets == [2]
     assert first["id"] != second["id"]
     assert "stream" not in first
     assert len(of(said, "sync")) == 3, "one for each command"
@@ -92,7 +89,7 @@ def test_acks_and_fails_reach_the_source(tmp_path, log):
     write(log, b"a", b"b", b"c")
     commands = [NEXT, last_emit("ack"), NEXT, last_emit("fail"), NEXT]
     said = spin(KafkaSpout, commands, tmp_path)
-    assert [m["tuple"][1] for m in of(said, "emit")] == [[0, 1], [2]], (
+    assert [held(m, Records).offsets for m in of(said, "emit")] == [[0, 1], [2]], (
         "the failed one waits before it comes again"
     )
     assert len(of(said, "sync")) == 5
@@ -148,8 +145,9 @@ def test_poison_goes_to_the_divert_bolt(tmp_path, log, monkeypatch):
     monkeypatch.setattr(spouts.slices.Source, "next", poisoned)
     (emit,) = of(spin(KafkaSpout, [NEXT], tmp_path), "emit")
     assert emit["stream"] == "failed"
-    assert emit["tuple"][0][0] == "tide.events"
-    ((offset, stage, kind, code, _),) = emit["tuple"][1]
+    found = held(emit, Failures)
+    assert found.place.topic == "tide.events"
+    ((offset, stage, kind, code, _),) = found.failures
     assert (offset, stage, kind, code) == (0, "poison", "fatal", "poison")
 
 
@@ -158,19 +156,10 @@ def test_retries_carry_their_stage_and_origin(tmp_path, log):
     write(log, b"a", topic="retry.10s", headers=due.headers())
     write(log, b"b", topic="retry.10s")
     (emit,) = of(spin(RetrySpout, [NEXT, NEXT], tmp_path), "emit")
-    place, offsets, timestamps, values, envelopes = emit["tuple"]
-    assert (place[0], place[3], offsets, timestamps, values) == (
-        "tide.retry.10s",
-        1,
-        [0, 1],
-        [NOW] * 2,
-        ["a", "b"],
-    )
-    assert envelopes == [["mysql.17", list(_fields(ORIGIN))], ["", ["tide.retry.10s", place[1], 1, 1, NOW]]]
-
-
-def _fields(o):
-    return o.topic, o.topic_id, o.partition, o.offset, o.timestamp
+    place, offsets, values, stages, origins = held(emit, Retries)
+    assert (place.topic, place.partition, offsets, values) == ("tide.retry.10s", 1, [0, 1], [b"a", b"b"])
+    assert stages == ["mysql.17", ""]
+    assert origins == [ORIGIN, Origin("tide.retry.10s", place.topic_id, 1, 1, NOW)]
 
 
 def test_retries_wait_until_they_are_due(tmp_path, log):
@@ -178,7 +167,7 @@ def test_retries_wait_until_they_are_due(tmp_path, log):
     write(log, b"a", topic="retry.1s", headers=later.headers())
     write(log, b"b", topic="retry.1s", headers=Envelope(ORIGIN, stage="redis").headers(), partition=0)
     said = spin(RetrySpout, [NEXT] * 4, tmp_path)
-    assert [m["tuple"][3] for m in of(said, "emit")] == [["b"]]
+    assert [held(m, Retries).values for m in of(said, "emit")] == [[b"b"]]
 
 
 def test_tasks_of_one_spout_share_the_partitions(tmp_path, log):
@@ -193,8 +182,8 @@ def test_tasks_of_one_spout_share_the_partitions(tmp_path, log):
 
         tasks = {1: "spout", 2: "other", 4: "spout"}
         said = run(Here, [NEXT] * 3, tmp_path, CONF, name="spout", tasks=tasks)
-        seen[task] = [m["tuple"][3] for m in of(said, "emit")]
-    assert seen == {1: [["zero"]], 4: [["one"]]}
+        seen[task] = [held(m, Records).values for m in of(said, "emit")]
+    assert seen == {1: [[b"zero"]], 4: [[b"one"]]}
 
 
 def test_positions_are_handed_to_the_watch(tmp_path, log, monkeypatch):

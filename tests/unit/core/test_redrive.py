@@ -65,7 +65,7 @@ def attempt(fast, sql, records):
     redrive = Redrive(PARSER, fast, sql, Breakers(Clock(), 3, 5.0))
     return redrive.attempt(
         [r[0] for r in records],
-        [r[1] if r[1] is None else raw(r[1]).decode() for r in records],
+        [raw(r[1]) for r in records],
         [r[2] for r in records],
         [r[3] for r in records],
     )
@@ -102,7 +102,7 @@ def test_failures_name_the_place_in_the_retry_topic():
 
 
 def test_a_record_that_is_no_event_any_more_is_dead():
-    found = attempt(Fast(), Sql(), [(50, None, "redis", origin(1))])
+    found = attempt(Fast(), Sql(), [(50, "\ud800", "redis", origin(1))])
     assert [(f.offset, f.stage, f.kind, f.code) for f in found] == [(50, "parse", FATAL, "not_utf8")]
 
 
