@@ -23,7 +23,9 @@ from clicktide.breaker import OPEN, Breaker
 from clicktide.errors import LogUnavailable, SettingError, StoreError, StoreUnavailable
 from clicktide.log.port import Log
 from clicktide.read.plan import Read, run_async
+from clicktide.redisstore.async_cluster import AsyncCluster
 from clicktide.redisstore.client import errors_named
+from clicktide.redisstore.cluster import is_cluster
 from clicktide.settings import Settings
 from services.telemetry import Telemetry
 
@@ -175,12 +177,8 @@ def connect(settings: Settings, timeout: float) -> Any:
     # One more try at once mends a connection that a restarted server has closed.
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     try:
-        if url.startswith("redis+cluster"):
-            return redis.RedisCluster.from_url(
-                url.replace("redis+cluster", "redis", 1),
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-            )
+        if is_cluster(url):
+            return AsyncCluster(url, timeout)
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,

@@ -13,6 +13,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from redis.exceptions import NoScriptError
 
+from clicktide.redisstore.async_cluster import AsyncCluster
+from clicktide.redisstore.cluster import Cluster
+
 T = TypeVar("T")
 U = TypeVar("U")
 Command = tuple[str | int | bytes, ...]
@@ -52,7 +55,9 @@ def both(first: Read[T], second: Read[U]) -> Read[tuple[T, U]]:
 
 
 def run(redis: Any, read: Read[T]) -> T:
-    """Asks a `redis.Redis` or `redis.RedisCluster` (bytes replies)."""
+    """Asks a `redis.Redis` or a `Cluster` (bytes replies)."""
+    if isinstance(redis, Cluster):
+        return read.fold(_complete(redis.send(_routed(read.commands), _load)))
     for last in (False, True):
         pipe = redis.pipeline(transaction=False)
         for command in read.commands:
@@ -68,7 +73,9 @@ def run(redis: Any, read: Read[T]) -> T:
 
 
 async def run_async(redis: Any, read: Read[T]) -> T:
-    """Asks a `redis.asyncio.Redis` or `RedisCluster` (bytes replies)."""
+    """Asks a `redis.asyncio.Redis` or an `AsyncCluster` (bytes replies)."""
+    if isinstance(redis, AsyncCluster):
+        return read.fold(await redis.send(_routed(read.commands), _load_async))
     for last in (False, True):
         async with redis.pipeline(transaction=False) as pipe:
             for command in read.commands:
@@ -81,3 +88,25 @@ async def run_async(redis: Any, read: Read[T]) -> T:
         for script in SCRIPTS:
             await redis.script_load(script.text)
     raise AssertionError("unreachable")
+
+
+def _routed(commands: list[Command]) -> list[tuple[str, Command]]:
+    """Each command with the key that says its node."""
+    return [(str(c[3] if c[0] == "EVALSHA" else c[1]), c) for c in commands]
+
+
+def _complete(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _load(server: Any) -> None:
+    for script in SCRIPTS:
+        server.script_load(script.text)
+
+
+async def _load_async(node: Any) -> None:
+    for script in SCRIPTS:
+        await node.execute_command("SCRIPT LOAD", script.text)

@@ -28,7 +28,7 @@ STORE = "redis"
 SLOTS = 16384
 _SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 # A slot may have moved twice since the table was read; more often is a cluster that has not settled.
-_ROUNDS = 4
+ROUNDS = 4
 _REFRESH_EVERY_S = 0.5
 _FAILURES_TO_OPEN = 2
 
@@ -109,7 +109,7 @@ class Cluster:
         client = self.client()
         answers: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             by_node: defaultdict[str, list[int]] = defaultdict(list)
             nodes: dict[str, Any] = {}
             for i in waiting:
@@ -123,7 +123,7 @@ class Cluster:
             waiting = self._settled(client, nodes, by_node, answers, load)
             if not waiting:
                 break
-        return [_as_part(a) if isinstance(a, Exception) else a for a in answers]
+        return [as_part(a) if isinstance(a, Exception) else a for a in answers]
 
     def run_id(self) -> str:
         """The run ids of all masters as one text: it changes when any of them restarts or is replaced.
@@ -183,7 +183,7 @@ class Cluster:
         answers: list[Any],
     ) -> None:
         """Write to all nodes first, then read: they work at the same time."""
-        written: list[tuple[str, Any, Any]] = []
+        written: list[tuple[str, Any]] = []
         for name, its in by_node.items():
             if not self._breakers.of(name).allows():
                 _fill(answers, its, PartAway(STORE, f"{name} failed just now"))
@@ -200,21 +200,24 @@ class Cluster:
                     connection.disconnect()
                     pool.release(connection)
             else:
-                written.append((name, connection, pool))
-        for name, connection, pool in written:
-            self._read(name, connection, by_node[name], answers)
-            pool.release(connection)
+                written.append((name, connection))
+        for name, connection in written:
+            server = self._redis_of(nodes[name])
+            self._read(name, server, connection, [(i, calls[i][1][0]) for i in by_node[name]], answers)
+            server.connection_pool.release(connection)
 
-    def _read(self, name: str, connection: Any, its: list[int], answers: list[Any]) -> None:
-        for at, i in enumerate(its):
+    def _read(
+        self, name: str, server: Any, connection: Any, its: list[tuple[int, str]], answers: list[Any]
+    ) -> None:
+        for at, (i, command) in enumerate(its):
             try:
-                answers[i] = connection.read_response()
+                answers[i] = server.parse_response(connection, command)
             except redis.ResponseError as e:
                 answers[i] = e
             except (redis.RedisError, OSError) as e:
                 connection.disconnect()
                 self._breakers.of(name).failed()
-                _fill(answers, its[at:], PartAway(STORE, f"{name}: {e}"))
+                _fill(answers, [i for i, _ in its[at:]], PartAway(STORE, f"{name}: {e}"))
                 return
         self._breakers.of(name).succeeded()
 
@@ -259,7 +262,7 @@ class Cluster:
             client.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
 
 
-def _as_part(error: Exception) -> Exception:
+def as_part(error: Exception) -> Exception:
     """ASK is not followed: the script would find one half of its keys there, and leave the other here."""
     if isinstance(error, AskError) and not isinstance(error, MovedError):
         return PartAway(STORE, f"slot {error.slot_id} is being moved to another node")
