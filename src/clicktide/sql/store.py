@@ -149,6 +149,10 @@ class SqlStore:
             lambda c: read.events_of_user(c, shard, user_id, types, since, until, before_cursor, limit),
         )
 
+    def at_owner(self, shard: int, work: Callable[[Connection], T]) -> T:
+        """`work` on a connection to the DSN that holds `shard`; it reads only, and may run again on another one."""
+        return self._at_owner(shard, work)
+
     def event(self, event_id: str) -> Row | None:
         """The row of an event, looked for in all shards; raises `StoreUnavailable` when one that may have it is away."""
         found = self._everywhere(lambda c, shards: read.event(c, shards, event_id), enough=bool)
