@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "chaos": Command(
         "cli.chaos:main", "Operations", "Faults on a seeded schedule, under traffic, judged by the ledger."
     ),
+    "keys": Command("cli.keys:app", "Operations", "The services' keys: add, list, revoke, rotate."),
     "settings": Command("cli.settings:main", "Operations", "Every setting: name, default, unit, meaning."),
     "release": Command("cli.release:app", "Operations", "What a release needs."),
 }

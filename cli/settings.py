@@ -57,6 +57,8 @@ def variable(name: str) -> str:
 
 def _shown(default: Value) -> str:
     text = f"{default:g}" if isinstance(default, float) else str(default)
+    if isinstance(default, bool):
+        text = text.lower()
     return f"`{text}`" if text else "(empty)"
 
 

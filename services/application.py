@@ -13,16 +13,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from granian.utils.proxies import wrap_asgi_with_proxy_headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from clicktide import topics
 from clicktide.log import open_log
 from clicktide.log.port import Log
 from clicktide.settings import Settings
 from services import catalogue
+from services.access.exposure import keyring_of
+from services.access.guard import FEED, Guard
+from services.access.limits import Quota
 from services.collector.batcher import Batcher, Bounds
 from services.collector.upload import Upload
 from services.dashboard.live import Live
@@ -55,6 +60,11 @@ class Services:
         self._log = open_log(settings) if log is None else log
         self.telemetry = Telemetry()
         self._stopping = False
+        s = settings
+        ring = keyring_of(s, now_ms, self.telemetry.keys_good.set)
+        self.guard = Guard(
+            ring, Quota("requests", s.number("http.max_query_rate"), s.number("keys.read_rate"))
+        )
         self.batcher = self._batcher()
         self.stores, self._health, self.live, reading = self._reading()
         operations = [*self._collector(), *reading, *self._own()]
@@ -62,9 +72,11 @@ class Services:
         self._document = document(operations)
         extra: list[BaseRoute] = []
         if self.live is not None:
-            extra.append(WebSocketRoute("/v1/live", self.live.serve))
-        router = application(operations, extra, self._lifespan, cors=catalogue.CORS)
-        self.app: ASGIApp = Gate(router, self.telemetry)
+            extra.append(WebSocketRoute("/v1/live", self._feed))
+        router = application(operations, extra, self._lifespan, catalogue.CORS, self.guard)
+        self.app: ASGIApp = Gate(router, self.telemetry, addresses=s.flag("http.log_addresses"))
+        if proxies := s.text("http.trusted_proxies").split():
+            self.app = wrap_asgi_with_proxy_headers(self.app, proxies)
 
     def _batcher(self) -> Batcher | None:
         if "collector" not in self._roles:
@@ -81,7 +93,8 @@ class Services:
     def _collector(self) -> list[Operation]:
         if self.batcher is None:
             return []
-        return catalogue.collector(Upload(self._settings, self.batcher, self.telemetry, now_ms))
+        self.upload = Upload(self._settings, self.batcher, self.telemetry, now_ms)
+        return catalogue.collector(self.upload)
 
     def _reading(self) -> tuple[Stores | None, Health | None, Live | None, list[Operation]]:
         if not self._roles & {"query", "dashboard"}:
@@ -101,7 +114,18 @@ class Services:
         return stores, health, live, operations
 
     def _own(self) -> list[Operation]:
-        return catalogue.own(self._ready, self.telemetry.handler, self._openapi)
+        open_metrics = not self.guard.on or self._settings.flag("keys.open_metrics")
+        return catalogue.own(self._ready, self.telemetry.handler, self._openapi, open_metrics=open_metrics)
+
+    async def _feed(self, ws: WebSocket) -> None:
+        assert self.live is not None
+        try:
+            may_go_on = self.guard.admit_feed(ws)
+        except ProblemError as e:
+            await ws.send_denial_response(e.response())
+            return
+        offered = FEED in (ws.scope.get("subprotocols") or ())
+        await self.live.serve(ws, may_go_on, FEED if offered else None)
 
     async def _openapi(self, _request: Request) -> Response:
         return answer(self._document)
@@ -110,7 +134,9 @@ class Services:
         if self._stopping:
             raise ProblemError("stopping", "the service is stopping", retry_after=5)
         if self.batcher is not None and not self.batcher.log_up:
-            raise ProblemError("log_unavailable", self.batcher.last_error, retry_after=1)
+            # Whoever may ask this without a key need not learn the names of our brokers.
+            detail = "the broker does not answer" if self.guard.on else self.batcher.last_error
+            raise ProblemError("log_unavailable", detail, retry_after=1)
         return answer({"status": "ready"})
 
     @asynccontextmanager

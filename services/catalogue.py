@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clicktide.event import Event
+from services.collector import tracker
 from services.collector.upload import Upload
 from services.dashboard.live import Live
 from services.operations import Handler, Operation, answer
@@ -54,6 +55,7 @@ def collector(upload: Upload) -> list[Operation]:
             "Take one event, an array, or one event a line; gzip or zstd. Answers once the broker has them.",
             "collector",
             upload.handler,
+            scope="write",
             body=Upload_,
             answers={202: Accepted, 207: Partly},
             problems=(
@@ -65,11 +67,13 @@ def collector(upload: Upload) -> list[Operation]:
                 "unsupported_media_type",
                 "unsupported_encoding",
                 "rate_limited",
+                "user_rate_limited",
                 "overloaded",
                 "log_unavailable",
                 "stopping",
             ),
-        )
+        ),
+        tracker.operation(),
     ]
 
 
@@ -83,6 +87,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             summary,
             "metrics",
             handler,
+            scope="read",
             query=kind,
             answers={200: shapes.Metrics},
             problems=_METRIC_PROBLEMS,
@@ -109,6 +114,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             "A user's events, newest first, by pages.",
             "lookups",
             lookups.timeline,
+            scope="read",
             query=TimelineQuery,
             path_parameters={"user_id": "The user."},
             answers={200: shapes.Timeline},
@@ -120,6 +126,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             "An order's state and history.",
             "lookups",
             lookups.order,
+            scope="read",
             path_parameters={"order_id": "The order."},
             answers={200: shapes.OrderAnswer},
             problems=("bad_parameter", "unknown_order", "store_unavailable"),
@@ -130,6 +137,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             "Where an event is: stored, waiting, retrying, dead; 404 when nothing shows it.",
             "lookups",
             lookups.event,
+            scope="read",
             path_parameters={"event_id": "The event."},
             answers={200: shapes.Where},
             problems=("bad_parameter", "unknown_event", "store_unavailable"),
@@ -140,6 +148,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             "How the pipeline is.",
             "operations",
             status.status,
+            scope="read",
             answers={200: shapes.Status},
         ),
     ]
@@ -156,13 +165,14 @@ def dashboard(live: Live) -> list[Operation]:
             "What WS /v1/live sends each second, once.",
             "pages",
             live.snapshot,
+            scope="read",
             answers={200: dict},
             problems=("store_unavailable",),
         ),
     ]
 
 
-def own(ready: Handler, metrics: Handler, openapi: Handler) -> list[Operation]:
+def own(ready: Handler, metrics: Handler, openapi: Handler, *, open_metrics: bool = False) -> list[Operation]:
     async def live(_request: Request) -> Response:
         return answer({"status": "live"})
 
@@ -185,6 +195,7 @@ def own(ready: Handler, metrics: Handler, openapi: Handler) -> list[Operation]:
             "Metrics for Prometheus.",
             "operations",
             metrics,
+            scope="" if open_metrics else "read",
             answers={200: str},
             media_type="text/plain",
         ),

@@ -2,7 +2,8 @@
 
 Gives each request an id (the client's own where it is sane) and echoes it, counts and times the answer, turns raised
 problems into documents, and any other exception into a plain 500 problem with one line in the log. Access lines
-are JSON on the `clicktide.access` logger; they hold route patterns, never ids of users.
+are JSON on the `clicktide.access` logger, one a request; they hold route patterns and ids of keys, never a path, a query, a token
+or a user, and callers' addresses only where that is asked for.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: ASGIApp, telemetry: Telemetry, clock: Callable[[], float] = time.perf_counter
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        addresses: bool = False,
     ) -> None:
-        self._app, self._telemetry, self._clock = app, telemetry, clock
+        self._app, self._telemetry, self._clock, self._addresses = app, telemetry, clock, addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,17 +46,25 @@ class Gate:
         started = self._clock()
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id.decode()
-        status = 0
+        status = taken = sent = 0
 
         async def reply(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            else:
+                sent += len(message.get("body", b""))
             await send(message)
 
+        async def hear() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message
+
         try:
-            await self._app(scope, receive, reply)
+            await self._app(scope, hear, reply)
         except ProblemError as e:
             await e.response()(scope, receive, reply)
         except Exception as e:
@@ -63,10 +77,11 @@ class Gate:
                 "internal", "see the service's log for this request id", request_id=request_id.decode()
             )(scope, receive, reply)
         finally:
-            self._note(scope, status, self._clock() - started, request_id)
+            self._note(scope, status, self._clock() - started, (taken, sent))
 
-    def _note(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
-        route = scope.get("state", {}).get("route", "none")
+    def _note(self, scope: Scope, status: int, seconds: float, sizes: tuple[int, int]) -> None:
+        state = scope["state"]
+        route = state.get("route", "none")
         # A method is the client's own text: only known ones may become labels.
         method = (
             scope["method"] if scope["method"] in {"GET", "HEAD", "POST", "DELETE", "OPTIONS"} else "other"
@@ -74,13 +89,20 @@ class Gate:
         self._telemetry.requests.labels(method, route, str(status)).inc()
         self._telemetry.seconds.labels(route).observe(seconds)
         if _ACCESS.isEnabledFor(logging.INFO):
+            key = state.get("key")
             line = {
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "method": method,
                 "route": route,
                 "status": status,
                 "ms": round(seconds * 1000, 2),
-                "request_id": request_id.decode(),
+                "bytes_in": sizes[0],
+                "bytes_out": sizes[1],
+                "key": None if key is None else key.id,
+                "request_id": state["request_id"],
             }
+            if self._addresses:
+                line["client"] = (scope.get("client") or ("",))[0]
             _ACCESS.info(orjson.dumps(line).decode())
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import ip_address
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
-from services.application import ROLES, Services
-from services.server import serve
+from services.access import exposure
+from services.application import ROLES, Services, now_ms
+from services.server import Bounds, Tls, raise_file_limit, serve
 
 _PORTS = {"query": "http.query_port", "dashboard": "http.dashboard_port"}
 
@@ -25,18 +27,29 @@ def roles_of(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def check_loopback(host: str) -> str:
-    """`host`, where only this machine can reach it: there are no keys yet, so nobody else may. Raises `SettingError`."""
+def tls_of(settings: Settings) -> Tls | None:
+    """The certificate and its key; None where none is set. Raises `SettingError`."""
+    given = {n: settings.text(n) for n in ("http.tls_cert", "http.tls_key")}
+    if not any(given.values()):
+        return None
+    for name, path in given.items():
+        if not path or not Path(path).is_file():
+            raise SettingError(f"setting {name}: expected a PEM file, got {path!r}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise SettingError(
-            f"setting http.host: expected a loopback address, got {host!r}: "
-            "without keys the services are for this machine only; put a proxy in front"
-        )
-    return host
+        context.load_cert_chain(given["http.tls_cert"], given["http.tls_key"])
+    except (OSError, ssl.SSLError) as e:
+        raise SettingError(f"settings http.tls_cert and http.tls_key: they do not fit: {e}") from e
+    return Tls(Path(given["http.tls_cert"]), Path(given["http.tls_key"]))
+
+
+def log_access() -> None:
+    """Access lines go to standard error as they are, so that each line is JSON and nothing else."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("clicktide.access")
+    access.handlers = [handler]
+    access.propagate = False
 
 
 def run(
@@ -50,12 +63,20 @@ def run(
 ) -> None:
     """Serves `name` until SIGINT or SIGTERM. Raises `SettingError`, `CannotListen`."""
     roles = roles_of(name)
-    host = check_loopback(host or settings.text("http.host"))
+    host = exposure.check(host or settings.text("http.host"), roles, exposure.keyring_of(settings, now_ms))
+    tls = tls_of(settings)
     port = settings.integer(_PORTS.get(name, "http.port")) if port is None else port
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("clicktide").setLevel(logging.INFO)
-    if not access_log:
+    if access_log or settings.flag("http.access_log"):
+        log_access()
+    else:
         logging.getLogger("clicktide.access").setLevel(logging.WARNING)
+    if tls is None and not exposure.is_loopback(host) and not settings.text("http.trusted_proxies"):
+        logging.getLogger("clicktide.server").warning(
+            "keys and events cross the network unencrypted: set http.tls_cert and http.tls_key, or put a proxy in front"
+        )
+    connections = raise_file_limit(settings.integer("http.max_connections"))
 
     def make() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
         services = Services(settings, roles)
@@ -64,9 +85,10 @@ def run(
     shown = f"[{host}]" if ":" in host else host
 
     def ready(found: int) -> None:
-        say(_line(roles, f"http://{shown}:{found}"))
+        say(_line(roles, f"{'https' if tls else 'http'}://{shown}:{found}"))
 
-    serve(make, host, port, settings.number("http.drain_s"), ready)
+    bounds = Bounds(connections, settings.number("http.idle_timeout_s"), settings.number("http.drain_s"))
+    serve(make, host, port, bounds, ready, tls)
 
 
 def _line(roles: Sequence[str], url: str) -> str:

@@ -36,7 +36,8 @@ class Operation:
     problems: tuple[str, ...] = ()
     body: Any = None
     media_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    # The right that its caller needs where keys are set: write, read, admin; "" for none.
+    scope: str = ""
 
     @property
     def route(self) -> str:

@@ -19,6 +19,11 @@ CODES: dict[str, tuple[int, str]] = {
     "bad_cursor": (400, "The cursor is not one that this service gave"),
     "bad_body": (400, "The body cannot be read"),
     "all_rejected": (400, "No event of the request was accepted"),
+    "key_missing": (401, "A key is needed"),
+    "key_unknown": (401, "The key is not good"),
+    "key_scope": (403, "The key is not for this"),
+    "key_origin": (403, "The key is not for pages of this origin"),
+    "key_in_address": (403, "Only write keys may stand in the address"),
     "not_found": (404, "There is nothing at this address"),
     "unknown_user": (404, "Nothing is stored of this user"),
     "unknown_order": (404, "Nothing is stored of this order"),
@@ -29,7 +34,8 @@ CODES: dict[str, tuple[int, str]] = {
     "too_many_events": (413, "The body holds too many events"),
     "unsupported_media_type": (415, "The media type is not taken"),
     "unsupported_encoding": (415, "The content encoding is not taken"),
-    "rate_limited": (429, "Too many events for now"),
+    "rate_limited": (429, "Too much for now"),
+    "user_rate_limited": (429, "Too many events of one user for now"),
     "overloaded": (429, "The collector has as much to do as it can hold"),
     "internal": (500, "The service failed; this is its own fault"),
     "log_unavailable": (503, "The broker did not acknowledge in time"),
@@ -41,12 +47,28 @@ CODES: dict[str, tuple[int, str]] = {
 class ProblemError(Exception):
     """Raised by a handler to answer with a problem. `retry_after` in seconds."""
 
-    def __init__(self, code: str, detail: str, *, retry_after: int | None = None, **extra: Any) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
         super().__init__(detail)
-        self.code, self.detail, self.retry_after, self.extra = code, detail, retry_after, extra
+        self.code, self.detail, self.retry_after, self.headers, self.extra = (
+            code,
+            detail,
+            retry_after,
+            headers,
+            extra,
+        )
 
     def response(self) -> Response:
-        return problem(self.code, self.detail, retry_after=self.retry_after, **self.extra)
+        return problem(
+            self.code, self.detail, retry_after=self.retry_after, headers=self.headers, **self.extra
+        )
 
 
 def problem(

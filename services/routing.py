@@ -15,18 +15,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.access.guard import Guard
 from services.operations import Operation
 from services.problems import ProblemError, problem
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
-_CORS_HEADERS = "content-type, content-encoding, authorization, x-request-id, x-write-key"
+_CORS_HEADERS = "content-type, content-encoding, authorization, x-request-id, x-tide-key"
+_EXPOSED = b"retry-after, ratelimit, ratelimit-policy, x-request-id"
 
 
 class Methods:
     """All operations of one path. `cors`: whether pages of other origins may call it."""
 
-    def __init__(self, path: str, operations: Sequence[Operation], *, cors: bool) -> None:
-        self._path, self._cors = path, cors
+    def __init__(self, path: str, operations: Sequence[Operation], guard: Guard, *, cors: bool) -> None:
+        self._path, self._guard, self._cors = path, guard, cors
         self._by_method = {o.method: o for o in operations}
         if "GET" in self._by_method:
             self._by_method.setdefault("HEAD", self._by_method["GET"])
@@ -49,10 +51,15 @@ class Methods:
         await response(scope, receive, send)
 
     async def _handled(self, operation: Operation, request: Request) -> Response:
+        headers: dict[str, str] = {}
         try:
-            return await operation.handler(request)
+            headers = self._guard.admit(request, operation.scope)
+            response = await operation.handler(request)
         except ProblemError as e:
-            return e.response()
+            response = e.response()
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return response
 
     def _preflight(self, request: Request) -> Response:
         headers = {"Allow": self._allow}
@@ -68,13 +75,14 @@ def application(
     extra: Sequence[BaseRoute],
     lifespan: Callable[[Any], AsyncIterator[None]] | Lifespan | None,
     cors: frozenset[str],
+    guard: Guard,
 ) -> ASGIApp:
     """The router of the operations and of `extra` routes. `cors`: paths that pages of other origins may call."""
     by_path: dict[str, list[Operation]] = {}
     for o in operations:
         by_path.setdefault(o.path, []).append(o)
     routes: list[BaseRoute] = [
-        Route(found[0].route, endpoint=Methods(path, found, cors=path in cors))
+        Route(found[0].route, endpoint=Methods(path, found, guard, cors=path in cors))
         for path, found in by_path.items()
     ]
     return Router(routes=[*routes, *extra], default=_nothing_here, redirect_slashes=False, lifespan=lifespan)  # type: ignore[arg-type]
@@ -100,7 +108,7 @@ def _with_origin(request: Request, send: Send) -> Send:
                 *message["headers"],
                 (b"access-control-allow-origin", origin.encode("latin-1")),
                 (b"access-control-allow-credentials", b"true"),
-                (b"access-control-expose-headers", b"retry-after, x-request-id"),
+                (b"access-control-expose-headers", _EXPOSED),
                 (b"vary", b"origin"),
             ]
         await send(message)

@@ -11,17 +11,42 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from clicktide.errors import ClicktideError
 
 _LOG = logging.getLogger("clicktide.server")
+
+
+# A request's head; a flood of headers ends here.
+_HEAD_BYTES = 64 * 1024
+# Beside connections: the log, the stores, files.
+_OTHER_FILES = 256
+
+
+class Tls(NamedTuple):
+    """PEM files: the certificate with its chain, and its private key."""
+
+    cert: Path
+    key: Path
+
+
+class Bounds(NamedTuple):
+    """Connections at the same time, seconds until a request's head is there, seconds to end in."""
+
+    connections: int
+    head: float
+    drain: float
 
 
 class CannotListen(ClicktideError):
@@ -44,24 +69,38 @@ def check_address(host: str, port: int) -> int:
             raise CannotListen(f"cannot listen on {host}:{port}: {what}") from e
 
 
+def raise_file_limit(connections: int) -> int:
+    """Asks the system for as many open files as that takes; answers with how many connections it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        _LOG.warning("the system allows %d open files: at most %d connections", most, most - _OTHER_FILES)
+    return max(1, min(connections, most - _OTHER_FILES))
+
+
 def serve(
     make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
     host: str,
     port: int,
-    drain: float,
+    bounds: Bounds,
     on_ready: Callable[[int], None] | None = None,
+    tls: Tls | None = None,
 ) -> None:
     """Serves what `make` answers (the application, and how to stop what it runs), until SIGINT or SIGTERM."""
     port = check_address(host, port)
-    uvloop.run(_serve(make, host, port, drain, on_ready))
+    uvloop.run(_serve(make, host, port, bounds, on_ready, tls))
 
 
 async def _serve(
     make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
     host: str,
     port: int,
-    drain: float,
+    bounds: Bounds,
     on_ready: Callable[[int], None] | None,
+    tls: Tls | None,
 ) -> None:
     app, stop = make()
     server = Server(
@@ -71,7 +110,14 @@ async def _serve(
         interface="asgi",  # type: ignore[arg-type]
         log_enabled=False,
         backlog=2048,
-        backpressure=1024,
+        # It counts connections, idle ones too: a small number would let a few thousand of those shut everybody out.
+        backpressure=bounds.connections,
+        # Its smallest buffer is 8 KiB; past it a head is answered with 431.
+        http1_settings=HTTP1Settings(
+            header_read_timeout=max(1, int(bounds.head * 1000)), max_buffer_size=_HEAD_BYTES
+        ),
+        ssl_cert=tls.cert if tls else None,
+        ssl_key=tls.key if tls else None,
     )
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -90,10 +136,10 @@ async def _serve(
     await stop()
     server.stop()  # type: ignore[no-untyped-call]
     try:
-        async with asyncio.timeout(max(1.0, drain)):
+        async with asyncio.timeout(max(1.0, bounds.drain)):
             await serving
     except TimeoutError:
-        _LOG.warning("some connections did not end in %g s", drain)
+        _LOG.warning("some connections did not end in %g s", bounds.drain)
         # Whatever still hangs holds no event that was answered as accepted.
         logging.shutdown()
         os._exit(0)

@@ -72,6 +72,11 @@ class Telemetry:
             ["store"],
             registry=registry,
         )
+        self.keys_good = Gauge(
+            "clicktide_keys_file_good",
+            "1 while the keys file is as it was read last time, 0 when it cannot be read any more.",
+            registry=registry,
+        )
         self.live_clients = Gauge(
             "clicktide_live_clients", "Open connections to the live feed.", registry=registry
         )

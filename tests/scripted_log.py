@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from clicktide.errors import LogUnavailable
 from clicktide.log.port import Outgoing, Placed, TopicInfo
 
 
@@ -30,7 +31,7 @@ class ScriptedLog:
         return _Admin(self)
 
     def consumer(self, group: str) -> None:
-        raise NotImplementedError
+        raise LogUnavailable("nothing can be read of a scripted log")
 
 
 class _Producer:

@@ -1,4 +1,4 @@
-"""Limits: a token bucket (so many events a second on average, with a burst), and a room (so many bytes at a time)."""
+"""Limits of the collector: a room, of so many bytes or events at a time, of which one key may hold a part."""
 
 from __future__ import annotations
 
@@ -9,48 +9,41 @@ from contextlib import contextmanager
 from services.problems import ProblemError
 
 
-class TokenBucket:
-    """`rate` events a second; 0 or less never refuses. Times are monotonic seconds, passed in."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst, self._level, self._at = rate, burst, burst, -math.inf
-
-    def take(self, events: int, now: float) -> float:
-        """0 when they may pass; else the seconds until they may, and nothing is taken.
-
-        A request of more than the burst passes once the bucket is full, and leaves a debt: it would never pass else.
-        """
-        if self._rate <= 0:
-            return 0.0
-        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._rate)
-        self._at = max(self._at, now)
-        needed = min(float(events), self._burst)
-        if self._level >= needed:
-            self._level -= events
-            return 0.0
-        return (needed - self._level) / self._rate
-
-
 class Room:
-    """Bytes that uploads may hold at the same time."""
+    """What uploads may hold at the same time; `what` names it. One owner may hold `part` of it; nobody in particular,
+    all."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self.used = limit, 0
+    def __init__(self, limit: float, part: float = math.inf, what: str = "uploads") -> None:
+        self._limit, self._part, self._what, self.used = limit, part, what, 0
+        self._by_owner: dict[str, int] = {}
 
     @contextmanager
-    def held(self) -> Iterator[Callable[[int], None]]:
-        """Gives a function that takes bytes until the block ends. Past the limit it raises an `overloaded` problem; a
+    def held(self, owner: str | None = None) -> Iterator[Callable[[int], None]]:
+        """Gives a function that takes some until the block ends. Past the limit it raises an `overloaded` problem; a
         single upload always fits."""
         mine = 0
 
         def take(size: int) -> None:
             nonlocal mine
             if self.used > mine and self.used + size > self._limit:
-                raise ProblemError("overloaded", "too many uploads at the same time", retry_after=1)
+                raise ProblemError("overloaded", f"too many {self._what} at the same time", retry_after=1)
+            theirs = self._by_owner.get(owner, 0) if owner is not None else 0
+            if theirs > mine and theirs + size > self._part:
+                raise ProblemError(
+                    "overloaded", f"too many {self._what} of this key at the same time", retry_after=1
+                )
             mine += size
             self.used += size
+            if owner is not None:
+                self._by_owner[owner] = theirs + size
 
         try:
             yield take
         finally:
             self.used -= mine
+            if owner is not None and mine:
+                left = self._by_owner[owner] - mine
+                if left:
+                    self._by_owner[owner] = left
+                else:
+                    del self._by_owner[owner]

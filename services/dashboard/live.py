@@ -80,18 +80,20 @@ class Live:
             raise ProblemError("store_unavailable", "Redis has not answered yet", retry_after=1)
         return answer(self._body)
 
-    async def serve(self, ws: WebSocket) -> None:
-        """One client of the feed."""
+    async def serve(
+        self, ws: WebSocket, may_go_on: Callable[[], bool] = lambda: True, protocol: str | None = None
+    ) -> None:
+        """One client of the feed; `may_go_on` is asked before each message, `protocol` is what is agreed on."""
         origin = ws.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != ws.headers.get("host"):
             # Another site's page has no business with it, and a browser does not ask before it connects.
             await ws.close(1008)
             return
-        await ws.accept()
+        await ws.accept(protocol)
         self._clients += 1
         self._telemetry.live_clients.set(self._clients)
         self._wanted.set()
-        sender = asyncio.create_task(self._send(ws))
+        sender = asyncio.create_task(self._send(ws, may_go_on))
         try:
             while True:
                 message = await ws.receive()
@@ -106,12 +108,16 @@ class Live:
             with suppress(asyncio.CancelledError, Exception):
                 await sender
 
-    async def _send(self, ws: WebSocket) -> None:
+    async def _send(self, ws: WebSocket, may_go_on: Callable[[], bool]) -> None:
         seen = 0
         while not self._stopped:
             async with self._change:
                 await self._change.wait_for(lambda seen=seen: self._version > seen or self._stopped)  # type: ignore[misc]
                 seen, text = self._version, self._text
+            if not may_go_on():
+                # Its key has been revoked or has expired.
+                await ws.close(1008)
+                return
             if not self._stopped:
                 await ws.send_text(text)
         # 1012: the service restarts; the page connects again.

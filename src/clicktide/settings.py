@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def _port(v: int) -> str | None:
 def _dsns(v: str) -> str | None:
     names = [d for d in v.split() if d]
     return None if names and all("://" in d for d in names) else "SQLAlchemy URLs separated by blanks"
+
+
+def _addresses(v: str) -> str | None:
+    try:
+        for part in v.split():
+            ip_network(part)
+    except ValueError:
+        return "addresses or networks (10.0.0.0/8) separated by blanks"
+    return None
 
 
 def _ratio(v: float) -> str | None:
@@ -447,12 +457,68 @@ REGISTRY: dict[str, Setting] = {
             _at_least(0),
         ),
         Setting(
+            "http.max_query_rate",
+            float,
+            0.0,
+            "requests/s",
+            "The query service answers at most so many requests of all clients; 0 for no limit.",
+            _at_least(0),
+        ),
+        Setting(
+            "http.user_rate",
+            float,
+            0.0,
+            "events/s",
+            "The collector takes at most so many events of one user, whoever sends them; 0 for no limit.",
+            _at_least(0),
+        ),
+        Setting(
+            "http.user_burst",
+            float,
+            100.0,
+            "events",
+            "So many events of one user may come at once before http.user_rate holds.",
+            _at_least(1),
+        ),
+        Setting(
             "http.max_uploading_mb",
             int,
             64,
             "MiB",
             "Bodies that are being read or waiting for the broker may hold so much; past it 429.",
             _at_least(1),
+        ),
+        Setting(
+            "http.max_connections",
+            int,
+            20_000,
+            "connections",
+            "Connections open at the same time; further ones wait until one ends.",
+            _at_least(1),
+        ),
+        Setting(
+            "http.idle_timeout_s",
+            float,
+            75.0,
+            "s",
+            "A connection on which no whole request head arrives for so long is closed (proxies keep theirs for 60 s).",
+            _at_least(0.1),
+        ),
+        Setting(
+            "http.tls_cert", str, "", "", "PEM file with the certificate and its chain; empty for no TLS."
+        ),
+        Setting("http.tls_key", str, "", "", "PEM file with the certificate's private key."),
+        Setting(
+            "http.trusted_proxies",
+            str,
+            "",
+            "",
+            "Proxies whose X-Forwarded-For and -Proto are believed: addresses or networks separated by blanks.",
+            _addresses,
+        ),
+        Setting("http.access_log", bool, False, "", "One JSON line a request on standard error."),
+        Setting(
+            "http.log_addresses", bool, False, "", "Callers' addresses in the access log: personal data."
         ),
         Setting(
             "http.store_timeout_s",
@@ -478,6 +544,38 @@ REGISTRY: dict[str, Setting] = {
             "Callers who ask for the same metrics within so long share one answer (its as_of says of when).",
             _at_least(0),
         ),
+        Setting(
+            "keys.file",
+            str,
+            "",
+            "",
+            "The keys file (./tide keys); empty: no keys, and the services listen on loopback only.",
+        ),
+        Setting(
+            "keys.write_rate",
+            float,
+            0.0,
+            "events/s",
+            "What a write key without a rate of its own may send; 0 for no limit.",
+            _at_least(0),
+        ),
+        Setting(
+            "keys.read_rate",
+            float,
+            0.0,
+            "requests/s",
+            "What a read key without a rate of its own may ask; 0 for no limit.",
+            _at_least(0),
+        ),
+        Setting(
+            "keys.share",
+            float,
+            0.5,
+            "",
+            "The part of http.queue_events and http.max_uploading_mb that one key may hold.",
+            _ratio,
+        ),
+        Setting("keys.open_metrics", bool, False, "", "/metrics needs no key even where keys are set."),
     )
 }
 

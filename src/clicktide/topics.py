@@ -21,3 +21,4 @@ ERROR_CODE = "tide-error-code"
 ERROR = "tide-error"  # at most 512 bytes
 VERSION = "tide-version"
 REPLAY_ID = "tide-replay-id"
+REQUEST_ID = "tide-request-id"  # of the HTTP request that brought the record; at most 64 bytes

@@ -39,6 +39,7 @@ class Envelope:
     code: str = ""
     error: str = ""
     replay_id: str = ""
+    request_id: str = ""
 
     def headers(self) -> Headers:
         o = self.origin
@@ -55,6 +56,7 @@ class Envelope:
             topics.ERROR: self.error,
             topics.VERSION: __version__,
             topics.REPLAY_ID: self.replay_id,
+            topics.REQUEST_ID: self.request_id,
         }
         return tuple((name, cut(value)) for name, value in pairs.items() if value)
 
@@ -86,6 +88,7 @@ def read(record: Record, topic_id: str) -> Envelope:
         code=found.get(topics.ERROR_CODE, ""),
         error=found.get(topics.ERROR, ""),
         replay_id=found.get(topics.REPLAY_ID, ""),
+        request_id=found.get(topics.REQUEST_ID, ""),
     )
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.collector.limits import Room, TokenBucket
+from services.access.limits import TokenBucket
+from services.collector.limits import Room
 from services.problems import ProblemError
 
 
