@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clicktide.errors import SettingError
+from clicktide.start import EXPECTED, start_of
 
 PREFIX = "tide."
 ENV_PREFIX = "TIDE_"
@@ -93,6 +94,14 @@ def _addresses(v: str) -> str | None:
             ip_network(part)
     except ValueError:
         return "addresses or networks (10.0.0.0/8) separated by blanks"
+    return None
+
+
+def _start(v: str) -> str | None:
+    try:
+        start_of(v)
+    except ValueError:
+        return EXPECTED
     return None
 
 
@@ -191,8 +200,8 @@ REGISTRY: dict[str, Setting] = {
             str,
             "earliest",
             "",
-            "Where to start a partition without a committed offset.",
-            _one_of("earliest", "latest"),
+            "Where a partition of events without a committed offset begins: earliest, latest, a time (RFC 3339) or ms.",
+            _start,
         ),
         Setting(
             "commit.delay_s",
@@ -491,7 +500,7 @@ REGISTRY: dict[str, Setting] = {
         Setting(
             "http.max_connections",
             int,
-            20_000,
+            16_000,
             "connections",
             "Connections open at the same time; further ones wait until one ends.",
             _at_least(1),

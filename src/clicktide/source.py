@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from clicktide.flight import Entry, Flights
 from clicktide.log.port import Batch, Headers, LogConsumer, TopicPartition
 from clicktide.parse import topic_digest
 from clicktide.slices import Place, Slice
+from clicktide.start import EARLIEST, LATEST, start_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most."""
+    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most. `start`
+    (see `start_of`) is for partitions without a committed offset."""
 
     slice_records: int
     wait_s: float
@@ -232,14 +234,36 @@ class Source:
         """Read these partitions from their last commit; forget all that was on its way."""
         committed = self._consumer.committed(mine)
         bounds = self._consumer.bounds(mine)
+        begin = self._fresh(mine, committed, bounds)
+        if begin and start_of(self._limits.start) != EARLIEST:
+            # At once: a restart before the first commit must not choose again, later than now.
+            self._consumer.commit(begin)
         positions: dict[TopicPartition, int] = {}
         for partition in mine:
             earliest, end = bounds[partition]
-            fresh = end if self._limits.start == "latest" else earliest
-            positions[partition] = min(max(committed.get(partition, fresh), earliest), end)
+            # What came since the bounds were asked is no reason to go back to them.
+            end = max(end, begin.get(partition, 0))
+            offset = committed.get(partition, begin.get(partition, earliest))
+            positions[partition] = min(max(offset, earliest), end)
         self._consumer.assign(positions)
         self._flights = {partition: Flights(offset) for partition, offset in positions.items()}
         self._buffers, self._in_flight, self._again, self._to_commit = {}, {}, [], {}
+
+    def _fresh(
+        self,
+        mine: list[TopicPartition],
+        committed: Mapping[TopicPartition, int],
+        bounds: Mapping[TopicPartition, tuple[int, int]],
+    ) -> dict[TopicPartition, int]:
+        """Where `start` has a partition begin: those without a commit, of topics that this life has not read before.
+
+        A partition added to a topic that is being read, and a topic made anew, are read whole: all in them is new.
+        """
+        new = [p for p in mine if p not in committed and p.topic not in self._ids]
+        start = start_of(self._limits.start)
+        if isinstance(start, int):
+            return self._consumer.offsets_at(new, start) if new else {}
+        return {p: bounds[p][start == LATEST] for p in new}
 
     # -- reading and cutting
 

@@ -116,6 +116,46 @@ def test_where_a_partition_without_a_commit_starts(rig, start, expected):
     assert offsets(all_of(source)) == [[3]]
 
 
+def test_a_start_at_a_moment(rig):
+    for _ in range(3):
+        rig.write(2)
+        rig.wall_ms += 1000
+    source = rig.source(limits=limits(start=str(rig.wall_ms - 2500)))
+    assert offsets(all_of(source)) == [[2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("start", ["latest", "future"])
+def test_a_restart_does_not_choose_its_start_again(rig, start):
+    start = str(rig.wall_ms + 5000) if start == "future" else start
+    rig.write(3)
+    assert all_of(rig.source(limits=limits(start=start))) == []
+    rig.write(2)  # nobody reads it before the task dies
+    assert offsets(all_of(rig.source(limits=limits(start=start)))) == [[3, 4]]
+
+
+@pytest.mark.parametrize("broken", ["commit", "assign", "offsets_at"])
+def test_a_start_that_cannot_be_written_down_is_chosen_anew(rig, broken):
+    rig.write(3)
+    moment = str(rig.wall_ms + 1)
+    rig.log.fail_next(broken, LogUnavailable("away"))
+    source = rig.source(limits=limits(start=moment))
+    found = all_of(source)
+    rig.clock.pass_(2.0)
+    assert found + all_of(source) == []
+    assert rig.committed() == 3
+
+
+def test_what_is_added_to_a_topic_that_is_read_is_read_whole(rig):
+    source = rig.source(limits=limits(start="latest", in_flight=9))
+    all_of(source)
+    rig.write(1)
+    all_of(source)
+    rig.admin.add_partitions(TOPIC, 2)
+    rig.write(2, partition=1)
+    rig.clock.pass_(11.0)
+    assert sorted(tuple(s.offsets) for s in all_of(source)) == [(0,), (0, 1)]  # what was in flight comes again
+
+
 def test_a_commit_wins_over_the_start(rig):
     rig.write(3)
     rig.log.consumer(GROUP).commit({TopicPartition(TOPIC, 0): 1})
