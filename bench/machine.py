@@ -48,10 +48,10 @@ def processes() -> list[Process]:
     return [process for entry in entries if (process := _read(entry)) is not None]
 
 
-def below(root: int, found: Iterable[Process]) -> list[Process]:
-    """Those of `found` that descend from the process `root` (itself included)."""
+def below(roots: Iterable[int], found: Iterable[Process]) -> list[Process]:
+    """Those of `found` that descend from one of the processes `roots` (themselves included)."""
     found = list(found)
-    inside = {root}
+    inside = set(roots)
     while True:
         more = {p.pid for p in found if p.parent in inside} - inside
         if not more:

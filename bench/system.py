@@ -1,7 +1,7 @@
 """The system under measurement: an embedded one of its own, or the real stack as it runs.
 
 The embedded one lives in a temporary folder and is gone afterwards. On the stack the topology must have been submitted;
-what is written there stays (ids are unique to the run).
+what is written there stays (ids are unique to the run). Services that were started by hand are not among its processes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from clicktide.settings import Settings
 class System:
     """Settings, and how far its topology `events` is."""
 
-    def __init__(self, settings: Settings, root_pid: int | None, url: str) -> None:
-        self.settings, self.url, self._root = settings, url, root_pid
+    def __init__(self, settings: Settings, roots: Callable[[], Iterable[int]], url: str) -> None:
+        self.settings, self.url, self._roots = settings, url, roots
         log = open_log(settings)
         self.admin: LogAdmin = log.admin()
         self.producer: LogProducer = log.producer()
@@ -47,8 +47,19 @@ class System:
         return sum(int(json.loads(position)["done"]) for position in fields.values())
 
     def processes(self) -> list[machine.Process]:
-        found = machine.processes()
-        return found if self._root is None else machine.below(self._root, found)
+        """Its own: a machine may run other servers of the same names."""
+        return machine.below(self._roots(), machine.processes())
+
+
+def _stack_roots() -> list[int]:
+    """The stack's servers on this machine, and its Storm workers, which outlive a supervisor."""
+    from deploy.stack.settings import settings_from
+    from deploy.stack.stack import Stack
+
+    stack = Stack(settings_from(os.environ))
+    records = [stack.record(item) for item in stack.servers]
+    workers = [record for item in stack.servers for record in item.orphans()]
+    return [record.pid for record in [*records, *workers] if record is not None]
 
 
 @contextmanager
@@ -57,7 +68,7 @@ def system(env: str) -> Iterator[System]:
     from cli.context import settings_for
 
     if env != "embedded":
-        yield System(settings_for(env), None, "http://127.0.0.1:8080")
+        yield System(settings_for(env), _stack_roots, "http://127.0.0.1:8080")
         return
     from deploy.embedded.places import Places
     from deploy.embedded.supervisor import running_services
@@ -67,4 +78,4 @@ def system(env: str) -> Iterator[System]:
         with running_services(
             places, lambda: settings_for("embedded", places.root), 0, lambda _: None
         ) as services:
-            yield System(services.settings, os.getpid(), f"http://127.0.0.1:{services.port}")
+            yield System(services.settings, lambda: [os.getpid()], f"http://127.0.0.1:{services.port}")
