@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -105,6 +106,7 @@ class Source:
         self._to_commit: dict[TopicPartition, int] = {}
         self._sequence = 0
         self._acks = 0
+        self._failed: Counter[TopicPartition] = Counter()
         self.rewinds = 0
 
     # -- what the spout calls
@@ -146,6 +148,7 @@ class Source:
             return
         partition, entry = found
         assert entry.slice is not None
+        self._failed[partition] += 1
         entry.fails += 1
         alone = len(entry.slice.offsets) == 1
         seen = self._watch.seen()
@@ -181,7 +184,8 @@ class Source:
             self._to_commit = {}
 
     def positions(self) -> dict[str, dict[str, int]]:
-        """By `topic:partition`: next offset done and committed, and the timestamp (ms) of the last record done.
+        """By `topic:partition`: next offset done and committed, the timestamp (ms) of the last record done, and how many
+        slices failed in this life of the task.
 
         The one method that another thread may call: the partitions are replaced as a whole, never one by one.
         """
@@ -190,6 +194,7 @@ class Source:
                 "done": f.done,
                 "committed": f.position,
                 "timestamp": f.done_timestamp,
+                "failed": self._failed[p],
             }
             for p, f in self._flights.items()
         }

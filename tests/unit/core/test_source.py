@@ -72,6 +72,7 @@ def test_slices_in_flight_are_bounded(rig):
     assert offsets(all_of(source)) == [[12, 13, 14, 15]]
     source.fail(found[0].id)
     assert source.next(0.0) is None, "one that waits to come again counts too"
+    assert source.positions()[f"{TOPIC}:0"]["failed"] == 1
 
 
 def test_slice_ids_differ_over_lives(rig):
@@ -190,7 +191,7 @@ def test_commits_follow_the_acks_after_the_delay(rig):
     source.commit(force=True)
     assert rig.committed() == 8
     assert source.positions() == {
-        f"{TOPIC}:0": {"done": 8, "committed": 8, "timestamp": rig.wall_ms},
+        f"{TOPIC}:0": {"done": 8, "committed": 8, "timestamp": rig.wall_ms, "failed": 0},
     }
 
 
