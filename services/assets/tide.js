@@ -71,6 +71,7 @@
   let timer, busy;
   let failures = 0;
   let notBefore = 0;
+  let latest = 0;
   let most = 50;
 
   const later = (ms) => {
@@ -84,7 +85,7 @@
   };
 
   const track = (type, fields) => {
-    const now = Date.now();
+    const now = (latest = Math.max(Date.now(), latest + 1)); // so that their order can be seen
     const anonymous = get(PREFIX + 'a') || put(PREFIX + 'a', 'a-' + random());
     const event = {
       event_id: now.toString(36) + '-' + random(),
