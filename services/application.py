@@ -40,6 +40,7 @@ from services.query.lookups import LookupsApi
 from services.query.metrics import MetricsApi
 from services.query.status import StatusApi
 from services.query.stores import Stores
+from services.query.users import UsersApi
 from services.routing import application
 from services.telemetry import Telemetry
 
@@ -107,7 +108,8 @@ class Services:
         operations: list[Operation] = []
         if "query" in self._roles:
             metrics = MetricsApi(s, stores, health, now_ms)
-            operations += catalogue.query(metrics, LookupsApi(s, stores, health, now_ms), status)
+            users = UsersApi(s, stores, health, now_ms, time.monotonic)
+            operations += catalogue.query(metrics, users, LookupsApi(s, stores, health), status)
         if "dashboard" in self._roles:
             live = Live(s, stores, status, self.telemetry, now_ms)
             operations += catalogue.dashboard(live)

@@ -13,10 +13,11 @@ from services.dashboard.live import Live
 from services.operations import Handler, Operation, answer
 from services.pages import docs_page, live_page
 from services.query import shapes
-from services.query.lookups import LookupsApi, TimelineQuery
+from services.query.lookups import LookupsApi
 from services.query.metrics import MetricsApi, RankedQuery
 from services.query.ranges import RangeQuery
 from services.query.status import StatusApi
+from services.query.users import NoQuery, PageQuery, TimelineQuery, UsersApi
 
 CORS = frozenset({"/v1/events"})
 _METRIC_PROBLEMS = ("bad_parameter", "store_unavailable")
@@ -77,9 +78,13 @@ def collector(upload: Upload) -> list[Operation]:
     ]
 
 
-def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[Operation]:
+def query(metrics: MetricsApi, users: UsersApi, lookups: LookupsApi, status: StatusApi) -> list[Operation]:
     def metric(
-        path: str, summary: str, handler: Handler, kind: type[msgspec.Struct] = RangeQuery
+        path: str,
+        summary: str,
+        handler: Handler,
+        kind: type[msgspec.Struct] = RangeQuery,
+        answer: type[msgspec.Struct] = shapes.Metrics,
     ) -> Operation:
         return Operation(
             "GET",
@@ -89,7 +94,7 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             handler,
             scope="read",
             query=kind,
-            answers={200: shapes.Metrics},
+            answers={200: answer, 304: None},
             problems=_METRIC_PROBLEMS,
         )
 
@@ -108,18 +113,13 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             "/v1/metrics/provinces", "Events by province, the most first.", metrics.provinces, RankedQuery
         ),
         metric("/v1/metrics/uv", "Distinct users and payers.", metrics.uv),
-        Operation(
-            "GET",
-            "/v1/users/{user_id}/timeline",
-            "A user's events, newest first, by pages.",
-            "lookups",
-            lookups.timeline,
-            scope="read",
-            query=TimelineQuery,
-            path_parameters={"user_id": "The user."},
-            answers={200: shapes.Timeline},
-            problems=("bad_parameter", "bad_cursor", "unknown_user", "store_unavailable"),
+        metric(
+            "/v1/metrics/funnel",
+            "Views, clicks, carts, orders and pays, each as a share of the step before; of events, not of users.",
+            metrics.funnel,
+            answer=shapes.Funnel,
         ),
+        *of_users(users),
         Operation(
             "GET",
             "/v1/orders/{order_id}",
@@ -150,6 +150,57 @@ def query(metrics: MetricsApi, lookups: LookupsApi, status: StatusApi) -> list[O
             status.status,
             scope="read",
             answers={200: shapes.Status},
+        ),
+    ]
+
+
+def of_users(users: UsersApi) -> list[Operation]:
+    def of_user(
+        name: str,
+        summary: str,
+        handler: Handler,
+        kind: type[msgspec.Struct],
+        answer: type[msgspec.Struct],
+        *problems: str,
+    ) -> Operation:
+        return Operation(
+            "GET",
+            "/v1/users/{user_id}/" + name,
+            summary,
+            "users",
+            handler,
+            scope="read",
+            query=kind,
+            path_parameters={"user_id": "The user."},
+            answers={200: answer},
+            problems=("bad_parameter", *problems, "unknown_user", "store_unavailable"),
+        )
+
+    return [
+        of_user(
+            "timeline",
+            "A user's events, newest first, by pages.",
+            users.timeline,
+            TimelineQuery,
+            shapes.Timeline,
+            "bad_cursor",
+        ),
+        of_user("profile", "What a user's events come to.", users.profile, NoQuery, shapes.Profile),
+        of_user(
+            "sessions",
+            "A user's sessions, the latest first, by pages; ten minutes without an event end one.",
+            users.sessions,
+            PageQuery,
+            shapes.Sessions,
+            "bad_cursor",
+        ),
+        of_user(
+            "purchases",
+            "A user's orders, pays and refunds, the latest first, by pages.",
+            users.purchases,
+            PageQuery,
+            shapes.Purchases,
+            "bad_cursor",
         ),
     ]
 

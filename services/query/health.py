@@ -6,7 +6,7 @@ It promises to say what it does not know: parts whose store is away are None, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -17,9 +17,12 @@ from clicktide.read import lag
 from clicktide.read.lag import Done, Standing
 from clicktide.read.plan import both
 from clicktide.settings import Settings
+from clicktide.shards import partition_of
 from services.query.stores import Stores
 
 _FRESH_MS = 1000
+# After a pause in the questions one waits so long for a new reading, rather than say what was known before the pause.
+_OLD_MS, _WAIT_S = 3000, 0.25
 # A worker that has said nothing for so long says nothing of its breakers either.
 _WORKER_SILENT_MS = 60_000
 
@@ -46,6 +49,7 @@ class Health:
         self._timeout = settings.number("http.store_timeout_s")
         self._handles: tuple[LogAdmin, LogConsumer] | None = None
         self._look = Look(0, None, None, None)
+        self._complete: dict[int, int] = {}
         self._task: asyncio.Task[Look] | None = None
 
     def degraded(self) -> list[str]:
@@ -59,6 +63,17 @@ class Health:
             await asyncio.shield(self._task)
         task = self._refresh(_FRESH_MS if not fresh else 0)
         return self._look if task is None else await asyncio.shield(task)
+
+    async def as_of(self, user_id: str | None = None) -> int | None:
+        """Everything uploaded before (ms) is in the stores, as far as is known: of that user, or of all. None: nothing is
+        known yet."""
+        task = self._refresh()
+        if task is not None and self._now_ms() - self._look.at > _OLD_MS:
+            await asyncio.wait({task}, timeout=_WAIT_S)
+        look = self._look
+        if look.standings is not None:
+            self._complete = complete_by(look.standings, look.at, self.prefix, self._complete)
+        return completeness(self._complete, user_id)
 
     def degraded_by(self, look: Look) -> list[str]:
         """As `degraded`, of that reading."""
@@ -117,6 +132,32 @@ class Health:
                 handle.close()
             self._handles = None
             raise
+
+
+def complete_by(
+    standings: Mapping[str, list[Standing]], at: int, prefix: str, before: Mapping[int, int]
+) -> dict[int, int]:
+    """By partition, the time (ms) before which all that was uploaded has been processed: that of the first record that
+    waits, as an event or a retry, or of the reading `at` itself. `before` stands in where a record could not be read."""
+    out: dict[int, int] = {}
+    for topic, found in standings.items():
+        if topic == prefix + topics.DEAD:
+            continue
+        for s in found:
+            time = at
+            if s.first is not None:
+                time = min(at, lag.number_header(s.first, topics.ORIGIN_TIMESTAMP, s.first.timestamp))
+            elif s.records:
+                time = before.get(s.partition, 0)
+            out[s.partition] = min(time, out.get(s.partition, time))
+    return out
+
+
+def completeness(complete: Mapping[int, int], user_id: str | None) -> int | None:
+    """Of one user's partition, or of all; None where nothing is known."""
+    if user_id is None:
+        return min(complete.values(), default=0) or None
+    return complete.get(partition_of(user_id.encode(), len(complete) or 1)) or None
 
 
 def open_breakers(said: dict[str, dict[str, Any]], now_ms: int) -> dict[str, str]:

@@ -21,13 +21,18 @@ from clicktide.read import buckets
 from clicktide.read.plan import Read, both
 from clicktide.read.spans import Counts, Span, covering, dense, kept, newest, slid, total
 from clicktide.settings import Settings
-from services.operations import answer, parameters
+from services.operations import parameters
 from services.problems import ProblemError
+from services.query.caching import tag_of, tagged
 from services.query.health import Health
 from services.query.ranges import Asked, RangeQuery, asked
 from services.query.stores import Stores
+from services.query.sums import AsOf, Sums, older
 
 _REMEMBERED = 256
+Found = tuple[AsOf, dict[str, Any]]
+Make = Callable[[], Coroutine[Any, Any, Found]]
+FUNNEL_STEPS = ("view", "click", "cart", "order", "pay")
 
 
 class Measure(NamedTuple):
@@ -44,7 +49,17 @@ class Measure(NamedTuple):
 
 EVENTS = Measure({f: f.removeprefix("n:") for f in buckets.EVENT_FIELDS})
 GENDERS = Measure({f: f.removeprefix("g:") for f in buckets.GENDER_FIELDS})
+FUNNEL = Measure({f"n:{step}": step for step in FUNNEL_STEPS})
 GMV = Measure({"gmv": "gmv", "refunds": "refunds", "n:pay": "pays", "n:order": "orders"})
+
+
+class Answered(NamedTuple):
+    """An answer, when it was read (ms), its tag, and whether its figures are final."""
+
+    at: int
+    body: dict[str, Any]
+    tag: str
+    closed: bool
 
 
 class RankedQuery(RangeQuery):
@@ -63,8 +78,11 @@ class MetricsApi:
         self._shards = settings.integer("shards.count")
         self._keeps = kept(settings)
         self._share_ms = settings.integer("http.share_ms")
-        self._good: OrderedDict[Any, dict[str, Any]] = OrderedDict()
-        self._reading: dict[Any, asyncio.Task[dict[str, Any]]] = {}
+        # What happened so long ago is late when it comes, and not counted.
+        self._final_ms = int(settings.number("events.late_after_h") * 3_600_000)
+        self._sums = Sums(settings, stores, health, now_ms)
+        self._good: OrderedDict[Any, Answered] = OrderedDict()
+        self._reading: dict[Any, asyncio.Task[Answered]] = {}
 
     async def events(self, request: Request) -> Response:
         return await self._measured(request, "events", EVENTS)
@@ -74,6 +92,9 @@ class MetricsApi:
 
     async def gmv(self, request: Request) -> Response:
         return await self._measured(request, "gmv", GMV)
+
+    async def funnel(self, request: Request) -> Response:
+        return await self._measured(request, "funnel", FUNNEL)
 
     async def categories(self, request: Request) -> Response:
         return await self._ranked(request, "c:")
@@ -89,52 +110,57 @@ class MetricsApi:
             )
         want = self._asked(query, "h", 86400)
 
-        async def make() -> dict[str, Any]:
+        async def make() -> Found:
             whole = None if want.whole else want.span
             totals = both(self._distinct("v", whole), self._distinct("y", whole))
             hours = both(
                 buckets.distinct_series(self._namespace, self._shards, "v", want.span),
                 buckets.distinct_series(self._namespace, self._shards, "y", want.span),
             )
-            (uv, payers), (seen, paid) = await self._stores.redis(both(totals, hours))
+            as_of, found = await self._sums.value(("uv", want.whole, want.span), both(totals, hours))
+            (uv, payers), (seen, paid) = found
             series = [{"at": s * 1000, "uv": seen[s], "payers": paid[s]} for s in want.span.starts]
-            return _body(want, {"uv": uv, "payers": payers}, series, approximate=["uv", "payers"])
+            return as_of, _body(want, {"uv": uv, "payers": payers}, series, approximate=["uv", "payers"])
 
-        return await self._answer(("uv", *structs.astuple(query)), make)
+        return await self._answer(request, ("uv", *structs.astuple(query)), make)
 
     async def _measured(self, request: Request, name: str, measure: Measure) -> Response:
         query = parameters(request, RangeQuery)
         want = self._asked(query, "s", 60)
 
-        async def make() -> dict[str, Any]:
-            return await self._measure(want, measure, with_payers=measure is GMV)
+        async def make() -> Found:
+            as_of, body = await self._measure(want, measure)
+            if measure is GMV:
+                # Distinct users are kept by hours and days: for a finer range they are those of the hours it touches.
+                hours = self._hours(want)
+                paid_of, paid = await self._sums.value(("payers", hours), self._distinct("y", hours))
+                body["totals"]["payers"] = paid
+                body["approximate"].append("payers")
+                as_of = older(as_of, paid_of)
+            elif measure is FUNNEL:
+                body["steps"] = funnel_steps(body["totals"])
+            return as_of, body
 
-        return await self._answer((name, *structs.astuple(query)), make)
+        return await self._answer(request, (name, *structs.astuple(query)), make)
 
-    async def _measure(self, want: Asked, measure: Measure, *, with_payers: bool) -> dict[str, Any]:
+    async def _measure(self, want: Asked, measure: Measure) -> Found:
         fields = tuple(measure.names)
-        read: Read[Any] = buckets.series(self._namespace, self._shards, want.span, fields)
-        read = both(read, buckets.totals(self._namespace, self._shards, fields) if want.whole else _nothing())
-        # Distinct users are kept by hours and days: for a finer range they are those of the hours it touches.
-        payers = self._distinct("y", self._hours(want)) if with_payers else _nothing()
-        (found, all_time), paid = await self._stores.redis(both(read, payers))
+        as_of, found, all_time = await self._sums.series(want.span, whole=want.whole)
         points = dense(want.span, found, fields)
         if want.window is not None and want.slide is not None:
             points = slid(points, want.span.step, want.window, want.slide, fields)
             totals = {f: points[-1][f] for f in fields}
         else:
-            totals = all_time if want.whole else total(points, fields)
+            totals = total(points, fields) if all_time is None else all_time
         series = [{"at": p["at"], **measure.named(p)} for p in points]
-        named = measure.named(totals)
-        if with_payers:
-            named["payers"] = paid
-        return _body(want, named, series, approximate=["payers"] if with_payers else [])
+        return as_of, _body(want, measure.named(totals), series)
 
     async def _ranked(self, request: Request, prefix: Literal["c:", "p:"]) -> Response:
         query = parameters(request, RankedQuery)
         want = self._asked(query, "m", 3600)
 
-        async def make() -> dict[str, Any]:
+        async def make() -> Found:
+            as_of = await self._health.as_of()
             over = None if want.whole else want.span
             if want.window is not None:
                 over = covering(want.span.granularity, *(want.range_ms or (0, 0)))
@@ -152,9 +178,9 @@ class MetricsApi:
             # A category may be called `at`: the time goes last.
             series = [{**{k.removeprefix(prefix): v for k, v in p.items()}, "at": p["at"]} for p in points]
             body = _body(want, {n: sums[n] for n in names[: query.limit]}, series)
-            return {**body, "omitted": max(0, len(names) - query.limit)}
+            return as_of, {**body, "omitted": max(0, len(names) - query.limit)}
 
-        return await self._answer((prefix, *structs.astuple(query)), make)
+        return await self._answer(request, (prefix, *structs.astuple(query)), make)
 
     def _asked(self, query: RangeQuery, finest: str, recent_s: int) -> Asked:
         now_ms = self._now_ms()
@@ -170,39 +196,51 @@ class MetricsApi:
     def _distinct(self, which: Literal["v", "y"], span: Span | None) -> Read[int]:
         return buckets.distinct(self._namespace, self._shards, which, span)
 
-    async def _answer(self, key: Any, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Response:
+    async def _answer(self, request: Request, key: Any, make: Make) -> Response:
         """What `make` finds; with Redis away, the last answer to the same question, as old as it says; else 503."""
-        old = self._good.get(key)
-        if old is not None and 0 <= self._now_ms() - old["as_of"] < self._share_ms:
-            return answer({**old, "degraded": self._health.degraded()})
-        reading = self._reading.get(key)
-        if reading is None:
-            reading = self._reading[key] = asyncio.get_running_loop().create_task(self._read(key, make))
-        try:
-            # Others may wait for it too: one caller who leaves must not end it.
-            body = await asyncio.shield(reading)
-        except StoreError as e:
-            if old is None:
-                raise ProblemError("store_unavailable", str(e), retry_after=1, degraded=[e.store]) from e
-            body = old
-        return answer({**body, "degraded": self._health.degraded()})
+        found = self._good.get(key)
+        if found is None or not 0 <= self._now_ms() - found.at < self._share_ms:
+            reading = self._reading.get(key)
+            if reading is None:
+                reading = self._reading[key] = asyncio.get_running_loop().create_task(self._read(key, make))
+            try:
+                # Others may wait for it too: one caller who leaves must not end it.
+                found = await asyncio.shield(reading)
+            except StoreError as e:
+                if found is None:
+                    raise ProblemError("store_unavailable", str(e), retry_after=1, degraded=[e.store]) from e
+        body = {**found.body, "degraded": self._health.degraded()}
+        return tagged(request, body, found.tag, closed=found.closed)
 
-    async def _read(
-        self, key: Any, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def _read(self, key: Any, make: Make) -> Answered:
+        at = self._now_ms()
         try:
-            body = {"as_of": self._now_ms(), **(await make())}
+            as_of, figures = await make()
         finally:
             del self._reading[key]
-        self._good[key] = body
+        body = {"as_of": as_of, **figures}
+        found = self._good[key] = Answered(at, body, tag_of(body), self._is_closed(as_of, body["to"]))
         self._good.move_to_end(key)
         if len(self._good) > _REMEMBERED:
             self._good.popitem(last=False)
-        return body
+        return found
+
+    def _is_closed(self, as_of: AsOf, to: int | None) -> bool:
+        return as_of is not None and to is not None and to + self._final_ms < as_of
 
 
-def _nothing() -> Read[Any]:
-    return Read([], lambda _: None)
+def funnel_steps(totals: Counts) -> list[dict[str, Any]]:
+    """Each step's events, and what share of the first and of the previous step's they are."""
+    events = [totals[step] for step in FUNNEL_STEPS]
+    return [
+        {
+            "step": step,
+            "events": n,
+            "of_first": round(n / events[0], 4) if events[0] else None,
+            "of_previous": round(n / before, 4) if before else None,
+        }
+        for step, n, before in zip(FUNNEL_STEPS, events, [events[0], *events], strict=False)
+    ]
 
 
 def _body(

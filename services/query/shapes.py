@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-AsOf = Annotated[int, Meta(description="When the answer was read from the stores (ms).")]
+AsOf = Annotated[
+    int | None,
+    Meta(
+        description="Everything uploaded before this time (ms) is in the answer, what comes later may be; null while "
+        "that is not known."
+    ),
+]
 Degraded = Annotated[
     list[str],
     Meta(description="Stores and breakers that are away now, as in `redis`, `mysql.1`, `log`; [] in health."),
@@ -37,6 +43,90 @@ class Timeline(msgspec.Struct):
     as_of: AsOf
     degraded: Degraded
     events: Annotated[list[dict[str, Any]], Meta(description="Newest first; the event's fields.")]
+    next: Annotated[str | None, Meta(description="`cursor` of the following page; null at the end.")]
+
+
+class FunnelStep(msgspec.Struct):
+    step: Literal["view", "click", "cart", "order", "pay"]
+    events: int
+    of_first: Annotated[float | None, Meta(description="Events for each view; null where there is none.")]
+    of_previous: Annotated[
+        float | None, Meta(description="Events for each one of the step before; null where there is none.")
+    ]
+
+
+class Funnel(Metrics):
+    """Of events, not of users or sessions: whoever views ten items and buys one counts as ten and one."""
+
+    steps: list[FunnelStep] = []
+
+
+class CategoryEvents(msgspec.Struct):
+    category_id: str
+    events: int
+
+
+class BrandEvents(msgspec.Struct):
+    brand_id: str
+    events: int
+
+
+class Profile(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    approximate: Annotated[
+        bool,
+        Meta(description="Only what Redis holds, or late events of the last half minute may be missing."),
+    ]
+    user_id: str
+    events: int
+    counts: Annotated[dict[str, int], Meta(description="Events by type.")]
+    spend: Annotated[int, Meta(description="Sum of the pays.")]
+    refunds: Annotated[int, Meta(description="Sum of the refunds.")]
+    categories: Annotated[list[CategoryEvents], Meta(description="The ten with most events.")]
+    brands: Annotated[list[BrandEvents], Meta(description="The ten with most events.")]
+    first_seen: Annotated[int, Meta(description="When the first event happened (ms).")]
+    last_seen: Annotated[int, Meta(description="When the last event happened (ms).")]
+    province: Annotated[str | None, Meta(description="As the newest event says that has one.")]
+    gender: Annotated[Literal["female", "male", "unknown"], Meta(description="Likewise.")]
+    age_range: Annotated[str | None, Meta(description="Likewise.")]
+
+
+class Session(msgspec.Struct, rename={"from_": "from"}):
+    session_id: Annotated[str | None, Meta(description="null where the events carry none.")]
+    from_: Annotated[int, Meta(description="When its first event happened (ms).")]
+    to: Annotated[int, Meta(description="When its last event happened (ms).")]
+    events: int
+    counts: Annotated[dict[str, int], Meta(description="Events by type, those that are there.")]
+    items: Annotated[int, Meta(description="Different items.")]
+    spend: Annotated[int, Meta(description="Sum of the pays.")]
+    complete: Annotated[bool, Meta(description="false where it is so long that its beginning was not read.")]
+
+
+class Sessions(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    sessions: Annotated[list[Session], Meta(description="The one with the newest event first.")]
+    next: Annotated[str | None, Meta(description="`cursor` of the following page; null at the end.")]
+
+
+class Purchase(msgspec.Struct):
+    at: Annotated[int, Meta(description="When it happened (ms).")]
+    event_id: str
+    type: Literal["order", "pay", "refund"]
+    order_id: str | None
+    item_id: str | None
+    category_id: str | None
+    merchant_id: str | None
+    brand_id: str | None
+    amount: int | None
+    quantity: int | None
+
+
+class Purchases(msgspec.Struct):
+    as_of: AsOf
+    degraded: Degraded
+    purchases: Annotated[list[Purchase], Meta(description="Newest first.")]
     next: Annotated[str | None, Meta(description="`cursor` of the following page; null at the end.")]
 
 

@@ -24,9 +24,10 @@ from clicktide.errors import LogUnavailable, SettingError, StoreError, StoreUnav
 from clicktide.log.port import Log
 from clicktide.read.plan import Read, run_async
 from clicktide.redisstore.async_cluster import AsyncCluster
-from clicktide.redisstore.client import errors_named
+from clicktide.redisstore.client import errors_named, tls_options
 from clicktide.redisstore.cluster import is_cluster
 from clicktide.settings import Settings
+from services.query.channel import Channel
 from services.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _THREADS = 8
 _CONNECTIONS = 16
+# A read of so many commands and more goes by the other channel, so many at a time: Redis answers others in between.
+_WIDE, _PART = 16, 8
 
 
 class Stores:
@@ -54,6 +57,7 @@ class Stores:
         self._failures = 1
         self._probe_s = min(1.0, settings.number("breaker.probe_s"))
         self._redis = connect(settings, self._timeout)
+        self._narrow, self._wide = channels(self._redis)
         self._sql: SqlStore | None = None
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stores")
         # Log handles belong to one thread at a time; a long search must not hold up the lag.
@@ -66,11 +70,15 @@ class Stores:
         return sorted(name for name, b in self._breakers.items() if b.state == OPEN)
 
     async def redis(self, read: Read[T]) -> T:
-        """One pipeline."""
+        """One pipeline, or for a wide read a few, one after the other."""
 
         async def ask() -> T:
             with errors_named():
-                return await run_async(self._redis, read)
+                if self._narrow is None or self._wide is None:
+                    return await run_async(self._redis, read)
+                if len(read.commands) < _WIDE:
+                    return await self._narrow.read(read)
+                return await self._wide.read(read, _PART)
 
         return await self._guarded("redis", ask)
 
@@ -126,6 +134,7 @@ class Stores:
         )
 
     async def close(self) -> None:
+        self._drop("redis")
         await self._redis.aclose()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for pool in self._lanes.values():
@@ -164,7 +173,22 @@ class Stores:
 
     def _failed(self, name: str, breaker: Breaker) -> None:
         breaker.failed()
+        self._drop(name)
         self._telemetry.store_failures.labels(name).inc()
+
+    def _drop(self, name: str) -> None:
+        # Whoever else waits on that connection would wait for nothing.
+        for channel in (self._narrow, self._wide):
+            if name == "redis" and channel is not None:
+                channel.drop()
+
+
+def channels(client: Any) -> tuple[Channel | None, Channel | None]:
+    """The channels for narrow and for wide reads; none for a cluster, which has a connection a node."""
+    if isinstance(client, AsyncCluster):
+        return None, None
+    make = client.connection_pool.make_connection
+    return Channel(make), Channel(make)
 
 
 def _ping(sql: SqlStore, i: int) -> None:
@@ -173,12 +197,12 @@ def _ping(sql: SqlStore, i: int) -> None:
 
 def connect(settings: Settings, timeout: float) -> Any:
     """An asyncio client for `redis.url`; connects on use. Answers are bytes."""
-    url = settings.text("redis.url")
+    url, options = settings.text("redis.url"), tls_options(settings)
     # One more try at once mends a connection that a restarted server has closed.
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     try:
         if is_cluster(url):
-            return AsyncCluster(url, timeout)
+            return AsyncCluster(url, timeout, options)
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
@@ -186,6 +210,8 @@ def connect(settings: Settings, timeout: float) -> Any:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=retry,
+            protocol=2,
+            **options,
         )
         return redis.Redis.from_pool(pool)
     except ValueError as e:

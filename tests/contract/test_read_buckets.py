@@ -162,7 +162,7 @@ def test_reading_changes_nothing(client, rows):
 
 def test_a_timeline_is_newest_first(client, rows):
     user = rows[0][USER_ID]
-    got = run(client, timelines.recent(NS, shard_of(user, SHARDS), user))
+    got = run(client, timelines.newest(NS, shard_of(user, SHARDS), user, None)).rows
     assert [position_of(r) for r in got] == sorted(
         (position_of(r) for r in rows if r[USER_ID] == user), reverse=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -24,3 +25,10 @@ def event_of(row: Row) -> Event:
 def position_of(row: Row) -> Position:
     """Where the row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low."""
     return (row[OCCURRED_AT], row[EVENT_ID])
+
+
+def rows_of(members: Iterable[bytes]) -> list[Row]:
+    """A timeline's members as rows, from the highest position to the lowest."""
+    rows: list[Row] = orjson.loads(b"[" + b",".join(members) + b"]")
+    rows.sort(key=position_of, reverse=True)
+    return rows

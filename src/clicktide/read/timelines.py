@@ -14,9 +14,12 @@ import orjson
 
 from clicktide import keys
 from clicktide.errors import ClicktideError
-from clicktide.read.events import Position, position_of
+from clicktide.read.events import Position, position_of, rows_of
 from clicktide.read.plan import Read
 from clicktide.row import OCCURRED_AT, TYPE, Row
+
+# A page may begin in the middle of one millisecond's events.
+_SPARE = 8
 
 
 class BadCursor(ClicktideError):
@@ -43,15 +46,39 @@ class Page(NamedTuple):
     next: Position | None
 
 
-def recent(namespace: str, shard: int, user_id: str) -> Read[list[Row]]:
-    """All that Redis holds of a user (at most `timeline.length` rows), newest first."""
+class Newest(NamedTuple):
+    """`rows`, newest first, out of the `card` that Redis holds. `cut_off`: too few to know that they are the page's."""
 
-    def fold(replies: list[Any]) -> list[Row]:
-        rows = [orjson.loads(member) for member in replies[0]]
-        rows.sort(key=position_of, reverse=True)
-        return rows
+    card: int
+    rows: list[Row]
+    cut_off: bool
 
-    return Read([("ZRANGE", keys.timeline(namespace, shard, user_id), 0, -1, "REV")], fold)
+
+def newest(namespace: str, shard: int, user_id: str, wanted: Wanted | None) -> Read[Newest]:
+    """What Redis holds of a user for a page, or all of it (at most `timeline.length` rows)."""
+    key = keys.timeline(namespace, shard, user_id)
+    # With types, whatever is skipped may be any number of rows.
+    limited = wanted is not None and not wanted.types
+    asked = wanted.limit + _SPARE if wanted is not None else 0
+    command: tuple[str | int, ...] = ("ZRANGE", key, 0, -1, "REV")
+    if wanted is not None and limited:
+        ends = [] if wanted.before is None else [wanted.before[0]]
+        if wanted.until is not None:
+            ends.append(wanted.until - 1)
+        high = min(ends) if ends else "+inf"
+        low = "-inf" if wanted.since is None else wanted.since
+        command = ("ZRANGE", key, high, low, "BYSCORE", "REV", "LIMIT", 0, asked)
+
+    def fold(replies: list[Any]) -> Newest:
+        rows = rows_of(replies[1])
+        if not limited or len(rows) < asked or wanted is None:
+            return Newest(int(replies[0]), rows, cut_off=False)
+        # Redis orders those of one millisecond by their text: the last ones may not be all of theirs.
+        oldest = rows[-1][OCCURRED_AT]
+        rows = [row for row in rows if row[OCCURRED_AT] > oldest]
+        return Newest(int(replies[0]), rows, cut_off=len(matching(rows, wanted)) < wanted.limit)
+
+    return Read([("ZCARD", key), command], fold)
 
 
 def matching(rows: Iterable[Row], wanted: Wanted) -> list[Row]:

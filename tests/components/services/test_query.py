@@ -17,8 +17,15 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
+@pytest.fixture(autouse=True)
+def one_now():
+    """Events are that much apart, however long it takes to make them."""
+    global NOW
+    NOW = now_ms()
+
+
 def event(i, kind="view", **more):
-    base = {"event_id": f"e{i}", "type": kind, "user_id": "u1", "occurred_at": now_ms() - 1000 - i}
+    base = {"event_id": f"e{i}", "type": kind, "user_id": "u1", "occurred_at": NOW - 1000 - i}
     if kind in {"order", "pay", "refund"}:
         base |= {"order_id": "o1", "amount": 100 + i}
     return {**base, **more}

@@ -1,0 +1,129 @@
+"""A channel: one connection to Redis that all readers of a loop share, each getting its own replies.
+
+redis-py makes the connection (address, password, database, TLS, Sentinel); from then on commands go out as they come and
+replies are dealt out in order. That costs a seventh of a pooled pipeline's CPU (docs/decisions/0008-queries.md). Only reads may
+go through it: what was asked on a connection that is lost is asked once more on a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis._parsers import BaseParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from clicktide.read.plan import SCRIPTS, Command, Read, T
+
+Waiter = tuple[int, list[Any], asyncio.Future[list[Any]]]
+
+
+class Channel:
+    """`make` answers an unconnected `redis.asyncio` connection (RESP 2). Connects at the first call, and again when it is lost."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._line: _Line | None = None
+
+    async def read(self, read: Read[T], part: int = 0) -> T:
+        """The answer to the read; with `part`, so many commands at a time, that others get their turn in between.
+
+        Raises redis-py's errors.
+        """
+        for last in (False, True):
+            replies: list[Any] = []
+            for commands in _parts(read.commands, part):
+                replies += await self._ask(commands)
+            error = next((r for r in replies if isinstance(r, ResponseError)), None)
+            if error is None:
+                return read.fold(replies)
+            if last or not isinstance(error, NoScriptError):
+                raise error
+            await self._ask([("SCRIPT", "LOAD", script.text) for script in SCRIPTS])
+        raise AssertionError("unreachable")
+
+    def drop(self) -> None:
+        """Leaves the connection; whoever waits for it gets an error."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.abort()
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        packed = b"".join([hiredis.pack_command(c) for c in commands])  # type: ignore[arg-type]
+        line = self._line
+        if line is not None and line.alive:
+            try:
+                return await line.ask(packed, len(commands))
+            except RedisConnectionError:
+                if self._line is None:
+                    raise  # it was dropped on purpose
+        return await (await self._connected()).ask(packed, len(commands))
+
+    async def _connected(self) -> _Line:
+        async with self._lock:
+            if self._line is None or not self._line.alive:
+                connection = self._make()
+                await connection.connect()
+                self._line = _Line(connection)
+            return self._line
+
+
+class _Line(asyncio.Protocol):
+    """A connection that redis-py has opened, taken over."""
+
+    def __init__(self, connection: Any) -> None:
+        # redis-py has no public way to give its socket away. The streams would close it when they are collected.
+        self._streams = (connection._writer, connection._reader)  # noqa: SLF001
+        connection._writer = connection._reader = None  # noqa: SLF001
+        self._transport: asyncio.Transport = self._streams[0].transport
+        self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
+        self._waiting: deque[Waiter] = deque()
+        self.alive = True
+        self._transport.set_protocol(self)
+
+    def ask(self, packed: bytes, replies: int) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((replies, [], future))
+        self._transport.write(packed)
+        return future
+
+    def abort(self) -> None:
+        self._transport.abort()
+        self.connection_lost(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        waiting = self._waiting
+        try:
+            while waiting:
+                reply = self._reader.gets()
+                if reply is False:
+                    return
+                wanted, got, future = waiting[0]
+                got.append(reply)
+                if len(got) == wanted:
+                    waiting.popleft()
+                    if not future.done():
+                        future.set_result(got)
+        except hiredis.ProtocolError:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(RedisConnectionError(f"the connection was lost: {exc or 'closed'}"))
+        self._waiting.clear()
+
+
+def _parts(commands: Sequence[Command], size: int) -> list[Sequence[Command]]:
+    if not size:
+        return [commands]
+    return [commands[i : i + size] for i in range(0, len(commands), size)]

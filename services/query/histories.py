@@ -1,0 +1,154 @@
+"""Histories: a user's events out of Redis as far as that is sure to have them all, else with SQL's.
+
+SQL is asked once of a user whose events Redis holds completely, and what it said is remembered (`clicktide.read.past`); after
+that Redis alone answers. Everything raised is a `StoreError`: neither store could answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from clicktide.errors import StoreError
+from clicktide.read import past as pasts
+from clicktide.read import timelines
+from clicktide.read.past import Held, Limits, Past, Stored
+from clicktide.read.tally import Tally
+from clicktide.read.timelines import Page, Wanted
+from clicktide.row import OCCURRED_AT, Row
+from clicktide.settings import Settings
+from clicktide.shards import shard_of
+from clicktide.sql import Cursor
+from services.query.stores import Stores
+
+_REMEMBERED = 50_000
+
+
+class Histories:
+    """`now_ms` is the wall clock (ms), `clock` monotonic seconds."""
+
+    def __init__(
+        self, settings: Settings, stores: Stores, now_ms: Callable[[], int], clock: Callable[[], float]
+    ) -> None:
+        self._stores, self._now_ms, self._clock = stores, now_ms, clock
+        self._namespace = settings.text("redis.namespace")
+        self._shards = settings.integer("shards.count")
+        self._limits = Limits.of(settings)
+        self._pasts: OrderedDict[str, Past] = OrderedDict()
+
+    # Pages
+
+    async def page(self, user_id: str, wanted: Wanted) -> Page:
+        """The page; it has what one store knows where the other is away."""
+        shard = shard_of(user_id, self._shards)
+        matching: list[Row] = []
+        redis_error: StoreError | None = None
+        try:
+            found = await self._stores.redis(timelines.newest(self._namespace, shard, user_id, wanted))
+            if found.cut_off:
+                found = await self._stores.redis(timelines.newest(self._namespace, shard, user_id, None))
+            matching = timelines.matching(found.rows, wanted)
+            whole, sure = await self._sure(shard, user_id, wanted, found.card, matching)
+            if sure:
+                return timelines.page(matching, wanted.limit, more=not whole)
+        except StoreError as e:
+            redis_error = e
+        before = None if wanted.before is None else Cursor(*wanted.before)
+        try:
+            stored = await self._stores.sql(
+                self._stores.dsn_of(shard),
+                lambda sql: sql.events_of_user(
+                    shard, user_id, wanted.types or None, wanted.since, wanted.until, before, wanted.limit
+                ),
+            )
+        except StoreError:
+            if redis_error is not None or not matching:
+                raise
+            return timelines.page(matching, wanted.limit, more=True)
+        return timelines.page(timelines.merged(matching, stored, wanted.limit), wanted.limit, more=False)
+
+    async def _sure(
+        self, shard: int, user_id: str, wanted: Wanted, card: int, matching: list[Row]
+    ) -> tuple[bool, bool]:
+        """Whether the matching rows are all there are from first to last, and whether they make the page."""
+        held_from = self._limits.held_from(self._now_ms())
+        full = len(matching) == wanted.limit
+        if full and matching[-1][OCCURRED_AT] >= held_from:
+            return False, True
+        trimmed = card >= self._limits.length
+        if trimmed or not card:
+            return False, False
+        if wanted.since is not None and wanted.since >= held_from:
+            return True, True
+        past = self._pasts.get(user_id)
+        if past is None or card < past.card or self._clock() - past.made > pasts.WHOLE_S:
+            try:
+                past = await self._learn(shard, user_id)
+            except StoreError:
+                return False, False
+        whole = past is not None and past.whole
+        return whole, whole
+
+    # Tallies
+
+    async def tally(self, user_id: str) -> tuple[Tally, bool]:
+        """What all of the user's events come to, and whether that is exact: no event that came late, no store is missing."""
+        shard = shard_of(user_id, self._shards)
+        try:
+            past = self._pasts.get(user_id)
+            found: Held | None = None
+            if past is not None:
+                found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, past.cut))
+            if past is None or found is None or not self._holds(past, found):
+                return await self._tally_anew(shard, user_id)
+        except StoreError:
+            # Redis is away; its part is in SQL too.
+            return (await self._stored(shard, user_id, None, None)).tally, True
+        self._remember(user_id, pasts.advanced(past, found))
+        exact = found.card < self._limits.length
+        return past.tally.copy().add(found.rows), exact
+
+    def _holds(self, past: Past, found: Held) -> bool:
+        return pasts.still_holds(past, found, self._limits, self._clock())
+
+    async def _tally_anew(self, shard: int, user_id: str) -> tuple[Tally, bool]:
+        found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
+        try:
+            past = await self._learned(shard, user_id, found.rows)
+            if past is None or not found.rows:
+                # Redis lacks events that SQL has: what waits for it comes by the retry topics.
+                return (await self._stored(shard, user_id, None, None)).tally, True
+        except StoreError:
+            if not found.rows:
+                raise
+            return Tally().add(found.rows), False
+        newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
+        return past.tally.copy().add(newer), not past.trimmed
+
+    async def _learn(self, shard: int, user_id: str) -> Past | None:
+        found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
+        return await self._learned(shard, user_id, found.rows)
+
+    async def _learned(self, shard: int, user_id: str, rows: list[Row]) -> Past | None:
+        since = pasts.asked_since(rows, self._limits, self._now_ms())
+        stored = await self._stored(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
+        past = pasts.learned(rows, stored, since, self._limits, self._clock())
+        if past is not None and rows:
+            self._remember(user_id, past)
+        else:
+            self._pasts.pop(user_id, None)
+        return past
+
+    async def _stored(self, shard: int, user_id: str, since: int | None, newest: int | None) -> Stored:
+        def ask(sql: Any) -> Stored:
+            found: Stored = sql.at_owner(shard, lambda c: pasts.stored(c, shard, user_id, since, newest))
+            return found
+
+        return await self._stores.sql(self._stores.dsn_of(shard), ask)
+
+    def _remember(self, user_id: str, past: Past) -> None:
+        self._pasts[user_id] = past
+        self._pasts.move_to_end(user_id)
+        if len(self._pasts) > _REMEMBERED:
+            self._pasts.popitem(last=False)

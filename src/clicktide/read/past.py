@@ -1,0 +1,168 @@
+"""The past: what is known of a user's events before a moment, so that a read needs only what came since.
+
+Redis holds the newest events of a user: all that were applied within `timeline.ttl_h`, but at most `timeline.length`. SQL has
+all. A `Past` says up to where SQL was asked, what that came to, and how one sees that it holds no longer; with it one slot of
+Redis answers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from clicktide import keys
+from clicktide.read.events import rows_of
+from clicktide.read.plan import Command, Read
+from clicktide.read.tally import Tally
+from clicktide.row import OCCURRED_AT, Row
+from clicktide.settings import Settings
+from clicktide.sql.schema import events
+
+KEEP = 32  # so many of the newest events stay outside a tally: late ones among them cost nothing
+_FOLD = 96
+_SLACK_MS = 3_600_000
+WHOLE_S, TRIMMED_S = 600.0, 30.0
+_KNOWN_ROWS = 50
+
+
+class Limits(NamedTuple):
+    """How much of a user Redis holds. `length` events, for `ttl_ms` after the last one; clocks may differ by `future_ms`."""
+
+    length: int
+    ttl_ms: int
+    future_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            settings.integer("timeline.length"),
+            int(settings.number("timeline.ttl_h") * 3_600_000),
+            int(settings.number("events.future_s") * 1000),
+        )
+
+    def held_from(self, now_ms: int) -> int:
+        """Events that happened from then on (ms) cannot have left Redis by age."""
+        return now_ms - self.ttl_ms + self.future_ms
+
+
+class Held(NamedTuple):
+    """What Redis answered: how many events it holds of the user, how many below `cut`, and rows from `cut` on (or some of
+    the newest), newest first."""
+
+    card: int
+    below: int
+    rows: list[Row]
+
+
+class Past(NamedTuple):
+    """`tally` is of all events before `cut` (ms); `older` of them, before `since`, are in SQL only.
+
+    `below` and `card` are what Redis held when it was made, at `made` (monotonic s); `trimmed`: Redis held no more than it may.
+    """
+
+    since: int
+    older: int
+    cut: int
+    tally: Tally
+    below: int
+    card: int
+    made: float
+    trimmed: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether Redis holds all there is."""
+        return self.older == 0 and not self.trimmed
+
+
+class Stored(NamedTuple):
+    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has."""
+
+    tally: Tally
+    inside: int
+
+
+def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held]:
+    """The user's rows from `cut` (ms) on, or all, and the counts that tell whether a `Past` still holds."""
+    key = keys.timeline(namespace, shard, user_id)
+    commands: list[Command] = [("ZCARD", key)]
+    if cut is None:
+        commands.append(("ZRANGE", key, 0, -1, "REV"))
+    else:
+        commands += [("ZCOUNT", key, "-inf", f"({cut}"), ("ZRANGE", key, "+inf", cut, "BYSCORE", "REV")]
+
+    def fold(replies: list[Any]) -> Held:
+        return Held(int(replies[0]), 0 if cut is None else int(replies[1]), rows_of(replies[-1]))
+
+    return Read(commands, fold)
+
+
+def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
+    """Whether the tally and the rows found from its cut on are together all events of the user."""
+    full = found.card >= limits.length
+    if clock - past.made > (TRIMMED_S if full else WHOLE_S) or found.card < past.card:
+        return False
+    if not full:
+        # One more below the cut came late and is not in the tally.
+        return found.below == past.below
+    # Redis drops the oldest first: while it has one below the cut, it has all above.
+    return found.below >= 1
+
+
+def asked_since(rows: Sequence[Row], limits: Limits, now_ms: int) -> int:
+    """From when on (ms) Redis holds all of the user's events, `rows` being all it has, newest first."""
+    since = limits.held_from(now_ms) + _SLACK_MS
+    if len(rows) >= limits.length:
+        # Of the events at the oldest one's very millisecond some may be gone.
+        since = max(since, rows[-1][OCCURRED_AT] + 1)
+    return since
+
+
+def learned(rows: Sequence[Row], stored: Stored, since: int, limits: Limits, clock: float) -> Past | None:
+    """The past by all rows of Redis and by what SQL has; None where Redis lacks what SQL has."""
+    inside = [row for row in rows if row[OCCURRED_AT] >= since]
+    if stored.inside > len(inside):
+        return None
+    below = len(rows) - len(inside)
+    past = Past(
+        since, stored.tally.events, since, stored.tally, below, len(rows), clock, len(rows) >= limits.length
+    )
+    return advanced(past, Held(len(rows), below, inside))
+
+
+def advanced(past: Past, found: Held) -> Past:
+    """The past with all but the newest of the rows in its tally, once there are many of them."""
+    if len(found.rows) <= _FOLD:
+        return past._replace(card=found.card, below=found.below)
+    cut = found.rows[KEEP][OCCURRED_AT] + 1
+    folded = [row for row in found.rows if row[OCCURRED_AT] < cut]
+    tally = past.tally.copy().add(folded)
+    return past._replace(cut=cut, tally=tally, below=found.below + len(folded), card=found.card)
+
+
+def stored(connection: Connection, shard: int, user_id: str, since: int | None, newest: int | None) -> Stored:
+    """What SQL has of a user: all of it where `since` is None."""
+    mine = (events.c.shard == shard, events.c.user_id == user_id)
+    before = mine if since is None else (*mine, events.c.occurred_at < since)
+    tally = Tally()
+    n, amount = sa.func.count(), sa.func.coalesce(sa.func.sum(events.c.amount), 0)
+    times = sa.func.min(events.c.occurred_at), sa.func.max(events.c.occurred_at)
+    names = events.c.type, events.c.category_id, events.c.brand_id
+    for kind, category, brand, count, total, first, last in connection.execute(
+        sa.select(*names, n, amount, *times).where(*before).group_by(*names)
+    ):
+        tally.group(kind, category, brand, int(count), int(total))
+        tally.seen(int(first), int(last))
+    if tally.events:
+        what = events.c.occurred_at, events.c.province, events.c.gender, events.c.age_range
+        for row in connection.execute(
+            sa.select(*what).where(*before).order_by(events.c.occurred_at.desc()).limit(_KNOWN_ROWS)
+        ):
+            tally.know(*row)
+    if since is None or newest is None:
+        return Stored(tally, 0)
+    inside = sa.select(n).where(*mine, events.c.occurred_at >= since, events.c.occurred_at <= newest)
+    return Stored(tally, int(connection.execute(inside).scalar_one()))

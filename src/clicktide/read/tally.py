@@ -1,0 +1,135 @@
+"""Tallies: what a set of one user's events comes to, as a profile shows it.
+
+Pure. A tally of some events and one of others add up to that of both, in any order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from heapq import nsmallest
+from typing import Any
+
+from clicktide.row import (
+    AGE_RANGE,
+    AMOUNT,
+    BRAND_ID,
+    CATEGORY_ID,
+    GENDER,
+    OCCURRED_AT,
+    PROVINCE,
+    TYPE,
+    TYPES,
+    Row,
+)
+
+TOP = 10
+Known = tuple[int, str]  # when (ms), and what
+
+
+class Tally:
+    """Counts and sums. `spend` and `refunds` are minor units; `first` and `last` ms, None of no event; what is known of the
+    user is what the newest event that says so says."""
+
+    __slots__ = (
+        "age_range",
+        "brands",
+        "categories",
+        "first",
+        "gender",
+        "last",
+        "province",
+        "refunds",
+        "spend",
+        "types",
+    )
+
+    def __init__(self) -> None:
+        self.types: Counter[str] = Counter()
+        self.categories: Counter[str] = Counter()
+        self.brands: Counter[str] = Counter()
+        self.spend = self.refunds = 0
+        self.first: int | None = None
+        self.last: int | None = None
+        self.province: Known | None = None
+        self.gender: Known | None = None
+        self.age_range: Known | None = None
+
+    def copy(self) -> Tally:
+        out = Tally()
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(out, name, value.copy() if isinstance(value, Counter) else value)
+        return out
+
+    def add(self, rows: Iterable[Row]) -> Tally:
+        """Adds the rows, in whatever order, and answers itself."""
+        types, categories, brands = self.types, self.categories, self.brands
+        for row in rows:
+            kind, at = row[TYPE], row[OCCURRED_AT]
+            types[kind] += 1
+            if (category := row[CATEGORY_ID]) is not None:
+                categories[category] += 1
+            if (brand := row[BRAND_ID]) is not None:
+                brands[brand] += 1
+            if kind == "pay":
+                self.spend += row[AMOUNT]
+            elif kind == "refund":
+                self.refunds += row[AMOUNT]
+            self.seen(at, at)
+            self.know(at, row[PROVINCE], row[GENDER], row[AGE_RANGE])
+        return self
+
+    def group(self, kind: str, category: str | None, brand: str | None, n: int, amount: int) -> None:
+        """Adds `n` events of one type, category and brand, whose amounts come to `amount`."""
+        self.types[kind] += n
+        if category is not None:
+            self.categories[category] += n
+        if brand is not None:
+            self.brands[brand] += n
+        if kind == "pay":
+            self.spend += amount
+        elif kind == "refund":
+            self.refunds += amount
+
+    def seen(self, first: int, last: int) -> None:
+        """Widens the time to [first, last] ms."""
+        if self.first is None or first < self.first:
+            self.first = first
+        if self.last is None or last > self.last:
+            self.last = last
+
+    def know(self, at: int, province: str | None, gender: str, age_range: str | None) -> None:
+        """What an event at that time says of the user; the newest wins, of two at once the larger text."""
+        if province is not None and (self.province is None or (at, province) > self.province):
+            self.province = (at, province)
+        if gender != "unknown" and (self.gender is None or (at, gender) > self.gender):
+            self.gender = (at, gender)
+        if age_range is not None and (self.age_range is None or (at, age_range) > self.age_range):
+            self.age_range = (at, age_range)
+
+    @property
+    def events(self) -> int:
+        return sum(self.types.values())
+
+    def shown(self) -> dict[str, Any]:
+        """The tally as a profile's members, but for the user's id."""
+        types = self.types
+        return {
+            "events": self.events,
+            "counts": {t: types.get(t, 0) for t in TYPES},
+            "spend": self.spend,
+            "refunds": self.refunds,
+            "categories": _top("category_id", self.categories),
+            "brands": _top("brand_id", self.brands),
+            "first_seen": self.first,
+            "last_seen": self.last,
+            "province": self.province and self.province[1],
+            "gender": self.gender[1] if self.gender else "unknown",
+            "age_range": self.age_range and self.age_range[1],
+        }
+
+
+def _top(name: str, counts: Counter[str]) -> list[dict[str, Any]]:
+    best = nsmallest(TOP, counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{name: key, "events": n} for key, n in best]

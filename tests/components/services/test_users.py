@@ -1,0 +1,293 @@
+"""Profile, sessions and purchases over real stores, and when Redis alone may answer."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+import redis
+
+from clicktide import keys
+from clicktide.shards import shard_of
+
+pytestmark = pytest.mark.embedded
+MINUTE = 60_000
+
+
+@pytest.fixture
+def now():
+    return time.time_ns() // 1_000_000 - 5000
+
+
+def event(i, at, kind="view", user="u1", **more):
+    base = {"event_id": f"e{i:05}", "type": kind, "user_id": user, "occurred_at": at}
+    if kind in {"order", "pay", "refund"}:
+        base |= {"order_id": f"o{i}", "amount": 100 + i}
+    return {**base, **more}
+
+
+def stored(place, events, *, in_redis=True, in_sql=True):
+    rows = place.rows(events)
+    if in_redis:
+        place.apply(rows)
+    if in_sql:
+        place.persist(rows)
+    return rows
+
+
+class Asked:
+    """Counts what is asked of the stores."""
+
+    def __init__(self, services) -> None:
+        self.counts = Counter()
+        for name in ("redis", "sql"):
+            setattr(services.stores, name, self._counted(name, getattr(services.stores, name)))
+
+    def _counted(self, name, ask):
+        async def counted(*given):
+            self.counts[name] += 1
+            return await ask(*given)
+
+        return counted
+
+
+def test_a_profile_sums_all_events(place, now):
+    stored(
+        place,
+        [
+            event(1, now - 5 * MINUTE, category_id="7", brand_id="b", gender="male", province="北京"),
+            event(2, now - 4 * MINUTE, "cart", category_id="8", province="四川", age_range="25-29"),
+            event(3, now - 3 * MINUTE, "pay", category_id="8", gender="female"),
+            event(4, now - 2 * MINUTE, "refund"),
+        ],
+    )
+    answer = place.get("/v1/users/u1/profile")
+    body = answer.json()
+    assert body["counts"] == {
+        "view": 1, "click": 0, "cart": 1, "favorite": 0, "order": 0, "pay": 1, "refund": 1,
+    }  # fmt: skip
+    assert (body["events"], body["spend"], body["refunds"]) == (4, 103, 104)
+    assert body["categories"] == [{"category_id": "8", "events": 2}, {"category_id": "7", "events": 1}]
+    assert body["brands"] == [{"brand_id": "b", "events": 1}]
+    assert (body["first_seen"], body["last_seen"]) == (now - 5 * MINUTE, now - 2 * MINUTE)
+    assert (body["province"], body["gender"], body["age_range"]) == ("四川", "female", "25-29")
+    assert (body["approximate"], body["degraded"], body["user_id"]) == (False, [], "u1")
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_of_a_user_whom_redis_holds_wholly_sql_is_asked_once(place, now):
+    stored(place, [event(i, now - i) for i in range(5)])
+
+    async def work(client, services):
+        asked = Asked(services)
+        first = (await client.get("/v1/users/u1/timeline")).json()
+        after_first = asked.counts["sql"]
+        place.apply(place.rows([event(9, now + 1)]))
+        second = (await client.get("/v1/users/u1/timeline")).json()
+        profile = (await client.get("/v1/users/u1/profile")).json()
+        sessions = (await client.get("/v1/users/u1/sessions")).json()
+        return first, second, profile, sessions, after_first, asked.counts["sql"]
+
+    first, second, profile, sessions, after_first, in_the_end = place.ask(work)
+    assert [e["event_id"] for e in first["events"]] == [f"e{i:05}" for i in range(5)]
+    assert (len(second["events"]), profile["events"], sessions["sessions"][0]["events"]) == (6, 6, 6)
+    assert second["next"] is None
+    assert (after_first, in_the_end) == (1, 1)
+
+
+def test_what_left_redis_is_asked_of_sql_however_often(place, now):
+    """The newest events are in Redis, one of 40 days ago in SQL only: no remembered answer may hide it."""
+    stored(place, [event(1, now - 40 * 86_400_000, "pay")], in_redis=False)
+    stored(place, [event(i, now - i) for i in range(2, 6)])
+
+    async def work(client, _):
+        return [
+            (
+                (await client.get("/v1/users/u1/timeline")).json(),
+                (await client.get("/v1/users/u1/profile")).json(),
+            )
+            for _ in range(3)
+        ]
+
+    for timeline, profile in place.ask(work):
+        assert [e["event_id"] for e in timeline["events"]][-1] == "e00001"
+        assert (profile["events"], profile["spend"], profile["approximate"]) == (5, 101, False)
+
+
+def test_an_event_that_comes_late_is_in_the_next_profile(place, now):
+    """Below what is already summed up: its being there has to be noticed."""
+    stored(place, [event(i, now - i * 1000) for i in range(150)])
+
+    async def work(client, _):
+        before = (await client.get("/v1/users/u1/profile")).json()
+        stored(place, [event(500, now - 140_500, "cart")])
+        return before, (await client.get("/v1/users/u1/profile")).json()
+
+    before, after = place.ask(work)
+    assert (before["events"], after["events"]) == (150, 151)
+    assert after["counts"]["cart"] == 1
+
+
+def test_a_user_with_more_events_than_redis_keeps(place, now):
+    rows = stored(place, [event(i, now - i * 1000, "pay") for i in range(300)])
+
+    async def work(client, services):
+        asked = Asked(services)
+        found = [(await client.get("/v1/users/u1/profile")).json()]
+        for i in range(4):
+            stored(place, [event(1000 + 60 * i + n, now + 60 * i + n, "view") for n in range(60)])
+            found.append((await client.get("/v1/users/u1/profile")).json())
+        return found, asked.counts["sql"]
+
+    found, sql = place.ask(work, timeline__length=200)
+    assert len(rows) == 300
+    assert [body["events"] for body in found] == [300 + 60 * i for i in range(5)]
+    assert {body["spend"] for body in found} == {sum(100 + i for i in range(300))}
+    # A late event could be missing, and that is said.
+    assert all(body["approximate"] for body in found)
+    assert sql == 1
+
+
+def test_when_redis_has_lost_a_user_sql_answers(place, now):
+    stored(place, [event(i, now - i) for i in range(120)])
+    client = redis.Redis.from_url(place.server.url)
+
+    async def work(http, _):
+        whole = (await http.get("/v1/users/u1/profile")).json()
+        client.delete(keys.timeline("t", shard_of("u1", 8), "u1"))
+        place.apply(place.rows([event(500, now + 1)]))
+        place.persist(place.rows([event(500, now + 1)]))
+        return (
+            whole,
+            (await http.get("/v1/users/u1/profile")).json(),
+            (await http.get("/v1/users/u1/timeline", params={"limit": 200})).json(),
+        )
+
+    whole, profile, timeline = place.ask(work)
+    client.close()
+    assert (whole["events"], profile["events"], len(timeline["events"])) == (120, 121, 121)
+
+
+def test_sessions_by_id_and_by_time_in_pages(place, now):
+    events = [
+        *(event(i, now - i * MINUTE, session_id="a") for i in range(3)),
+        *(event(10 + i, now - i * MINUTE - 500) for i in range(3)),
+        *(event(20 + i, now - (30 + i) * MINUTE, session_id="a", item_id=str(i)) for i in range(2)),
+        event(30, now - 50 * MINUTE, "pay"),
+    ]
+    stored(place, events)
+
+    async def work(client, _):
+        whole = (await client.get("/v1/users/u1/sessions")).json()
+        pages, cursor = [], None
+        while True:
+            params = {"limit": 1, **({"cursor": cursor} if cursor else {})}
+            body = (await client.get("/v1/users/u1/sessions", params=params)).json()
+            pages += body["sessions"]
+            cursor = body["next"]
+            if cursor is None:
+                return whole, pages
+
+    whole, pages = place.ask(work)
+    assert [(s["session_id"], s["events"]) for s in whole["sessions"]] == [
+        ("a", 3), (None, 3), ("a", 2), (None, 1),
+    ]  # fmt: skip
+    assert whole["next"] is None
+    assert whole["sessions"][2]["items"] == 2
+    assert whole["sessions"][3]["spend"] == 130
+    assert (whole["sessions"][0]["from"], whole["sessions"][0]["to"]) == (now - 2 * MINUTE, now)
+    assert all(s["complete"] for s in whole["sessions"])
+    assert pages == whole["sessions"]
+
+
+def test_purchases_are_the_events_with_money(place, now):
+    stored(
+        place,
+        [
+            event(1, now - 4000),
+            event(2, now - 3000, "order", order_id="o", category_id="7"),
+            event(3, now - 2000, "pay", order_id="o"),
+            event(4, now - 1000, "click"),
+            event(5, now, "refund", order_id="o"),
+        ],
+    )
+    stored(place, [event(6, now, user="u2")])
+
+    async def work(client, _):
+        first = (await client.get("/v1/users/u1/purchases", params={"limit": 2})).json()
+        second = (await client.get("/v1/users/u1/purchases", params={"cursor": first["next"]})).json()
+        window = {"since": now - 2500, "until": now}
+        within = (await client.get("/v1/users/u1/purchases", params=window)).json()
+        return first, second, within, (await client.get("/v1/users/u2/purchases")).json()
+
+    first, second, within, looker = place.ask(work)
+    assert [p["type"] for p in first["purchases"]] == ["refund", "pay"]
+    assert second["purchases"] == [
+        {
+            "at": now - 3000, "event_id": "e00002", "type": "order", "order_id": "o", "item_id": None,
+            "category_id": "7", "merchant_id": None, "brand_id": None, "amount": 102, "quantity": 1,
+        }
+    ]  # fmt: skip
+    assert second["next"] is None
+    assert [p["type"] for p in within["purchases"]] == ["pay"]
+    # This user is known, and has bought nothing.
+    assert looker["purchases"] == []
+
+
+@pytest.mark.parametrize("what", ["timeline", "profile", "sessions", "purchases"])
+def test_a_user_of_whom_nothing_is_stored_is_404(place, what):
+    answer = place.get(f"/v1/users/nobody/{what}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_user")
+
+
+@pytest.mark.parametrize(
+    ("what", "params", "code"),
+    [
+        ("profile", {"limit": 3}, "bad_parameter"),
+        ("sessions", {"limit": 0}, "bad_parameter"),
+        ("sessions", {"type": "view"}, "bad_parameter"),
+        ("sessions", {"cursor": "W10"}, "bad_cursor"),
+        ("sessions", {"cursor": "WzEsImEiLDFd"}, "bad_cursor"),
+        ("purchases", {"since": "then"}, "bad_parameter"),
+        ("purchases", {"cursor": "zzz"}, "bad_cursor"),
+    ],
+)
+def test_bad_parameters(place, what, params, code):
+    answer = place.get(f"/v1/users/u1/{what}", **params)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+def test_with_sql_away_a_profile_is_what_redis_has_and_says_so(place, now):
+    stored(place, [event(i, now - i) for i in range(3)], in_sql=False)
+
+    async def work(client, _):
+        return [await client.get(f"/v1/users/u1/{what}") for what in ("profile", "sessions", "purchases")]
+
+    away = f"sqlite:///{place.folder}/missing/s0.sqlite"
+    profile, sessions, purchases = place.ask(work, sql__dsns=away)
+    assert (profile.json()["events"], profile.json()["approximate"]) == (3, True)
+    assert profile.json()["degraded"] == ["mysql.0"]
+    assert sessions.json()["sessions"][0]["events"] == 3
+    # No purchase in Redis, and nobody to ask for older ones.
+    assert (purchases.status_code, purchases.json()["code"]) == (503, "store_unavailable")
+    assert purchases.headers["retry-after"]
+
+
+def test_with_redis_hanging_all_comes_from_sql(place, now, server):
+    stored(place, [event(i, now - i, "pay") for i in range(3)], in_redis=False)
+
+    async def work(client, _):
+        server.pause()
+        try:
+            return [
+                (await client.get(f"/v1/users/u1/{w}")).json() for w in ("profile", "sessions", "purchases")
+            ]
+        finally:
+            server.resume()
+
+    profile, sessions, purchases = place.ask(work, http__store_timeout_s=0.5)
+    assert (profile["events"], profile["spend"]) == (3, 303)
+    assert sessions["sessions"][0]["spend"] == 303
+    assert len(purchases["purchases"]) == 3
+    assert all("redis" in body["degraded"] for body in (profile, sessions, purchases))
