@@ -57,10 +57,11 @@ def show(env: EnvOption = "embedded", data_dir: DataDirOption = None) -> int:
 def init(env: EnvOption = "embedded", data_dir: DataDirOption = None) -> int:
     """Make or upgrade the tables of every DSN, and lay the shards out on a first start; again changes nothing."""
     from clicktide.sql import migrate
+    from clicktide.sql.engine import dsns_of
 
     settings = settings_for(env, data_dir)
     store = _open(settings)
-    for dsn, url in zip(store.dsns, settings.text("sql.dsns").split(), strict=True):
+    for dsn, url in zip(store.dsns, dsns_of(settings), strict=True):
         print(f"DSN {dsn.index}: {dsn.engine.url.render_as_string(hide_password=True)} ...", flush=True)
         migrate(url)
     store.prepare()

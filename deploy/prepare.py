@@ -28,8 +28,9 @@ def make_topics(settings: Settings) -> None:
 
 def migrate_shards(settings: Settings) -> None:
     from clicktide.sql import migrate
+    from clicktide.sql.engine import dsns_of
 
-    for dsn in settings.text("sql.dsns").split():
+    for dsn in dsns_of(settings):
         migrate(dsn)
 
 

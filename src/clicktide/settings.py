@@ -216,7 +216,14 @@ REGISTRY: dict[str, Setting] = {
             str,
             "redis://127.0.0.1:16379/0",
             "",
-            "Redis: redis://, rediss:// or unix://, redis+cluster:// for Redis Cluster.",
+            "Redis: redis://, rediss:// (TLS) or unix://; redis+cluster:// or rediss+cluster:// with host:port,host:port.",
+        ),
+        Setting(
+            "redis.ca_file",
+            str,
+            "",
+            "",
+            "PEM file of the authorities that signed Redis's certificate, for rediss:// and rediss+cluster://.",
         ),
         Setting(
             "redis.namespace",
@@ -231,6 +238,13 @@ REGISTRY: dict[str, Setting] = {
         ),
         Setting(
             "sql.dsns", str, "", "", "SQLAlchemy URLs of the shards' servers, separated by blanks.", _dsns
+        ),
+        Setting(
+            "sql.ca_file",
+            str,
+            "",
+            "",
+            "PEM file of the authorities that signed the SQL servers' certificates; with it nothing goes without TLS.",
         ),
         Setting(
             "sql.timeout_s", float, 5.0, "s", "How long one call to a SQL server may take.", _at_least(0.01)

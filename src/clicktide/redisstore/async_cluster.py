@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -20,11 +21,13 @@ from redis.retry import Retry
 
 from clicktide.redisstore.cluster import ROUNDS, Command, as_part, parts_of
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
 
 class AsyncCluster:
     """Used from one event loop; connects on first use, and anew after a node failed."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, options: Mapping[str, Any] = NO_OPTIONS) -> None:
         first, others = parts_of(url)
         self._client: Any = Client.from_url(
             first,
@@ -33,6 +36,7 @@ class AsyncCluster:
             retry=Retry(NoBackoff(), 1),
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
+            **options,
         )
 
     async def aclose(self) -> None:

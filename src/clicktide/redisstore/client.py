@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import redis
@@ -44,19 +45,33 @@ def connect(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     """
     url = settings.text("redis.url")
     timeout = settings.number("redis.timeout_s") if timeout_s is None else timeout_s
+    options = tls_options(settings)
     try:
         if is_cluster(url):
             probe_s = settings.number("breaker.probe_s")
-            return cast("redis.Redis", Cluster(url, timeout, {}, probe_s))
+            return cast("redis.Redis", Cluster(url, timeout, options, probe_s))
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             # One more try at once mends a connection that a restarted server has closed.
             retry=Retry(NoBackoff(), 1),
+            **options,
         )
     except ValueError as e:
         raise SettingError(f"setting redis.url: {e}") from e
+
+
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """What redis-py takes for `redis.ca_file`; raises `SettingError` where the URL would go without TLS all the same."""
+    ca_file = settings.text("redis.ca_file")
+    if not ca_file:
+        return {}
+    if not settings.text("redis.url").startswith("rediss"):
+        raise SettingError("setting redis.ca_file: expected redis.url to be rediss:// or rediss+cluster://")
+    if not Path(ca_file).is_file():
+        raise SettingError(f"setting redis.ca_file: expected a PEM file, there is none at {ca_file}")
+    return {"ssl_ca_certs": ca_file}
 
 
 @contextmanager

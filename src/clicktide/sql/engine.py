@@ -7,6 +7,7 @@ read and write on the socket ends within the timeout. SQLite: WAL, a sync at eve
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -17,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
 
 from clicktide.errors import SettingError
+from clicktide.settings import Settings
 
 # Without ANSI_QUOTES and NO_BACKSLASH_ESCAPES: clicktide.sql.mysql writes JSON strings as literals.
 _SQL_MODE = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -47,6 +49,23 @@ def parse_dsn(dsn: str) -> URL:
         "setting sql.dsns: expected mysql+pymysql://user:password@host:port/database or sqlite:///file, got "
         + url.render_as_string(hide_password=True)
     )
+
+
+def dsns_of(settings: Settings) -> list[str]:
+    """The DSNs of `sql.dsns`, those of MySQL with `sql.ca_file` to check their servers by; raises `SettingError`."""
+    dsns, ca_file = settings.text("sql.dsns").split(), settings.text("sql.ca_file")
+    if not ca_file:
+        return dsns
+    if not Path(ca_file).is_file():
+        raise SettingError(f"setting sql.ca_file: expected a PEM file, there is none at {ca_file}")
+    return [_with_ca(dsn, ca_file) for dsn in dsns]
+
+
+def _with_ca(dsn: str, ca_file: str) -> str:
+    url = parse_dsn(dsn)
+    if url.get_backend_name() == "sqlite" or "ssl_ca" in url.query:
+        return dsn
+    return url.update_query_dict({"ssl_ca": ca_file}).render_as_string(hide_password=False)
 
 
 def open_engine(url: URL, timeout_s: float, *, create: bool = False) -> Engine:

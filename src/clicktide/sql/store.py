@@ -19,6 +19,7 @@ from clicktide.row import SHARD, Row
 from clicktide.settings import Settings
 from clicktide.sql import read
 from clicktide.sql.dsn import Dsn
+from clicktide.sql.engine import dsns_of
 from clicktide.sql.placement import Placement
 from clicktide.sql.placements import Placements
 from clicktide.sql.read import Counts, Cursor
@@ -43,7 +44,7 @@ class SqlStore:
     """The shards of `sql.dsns`. Connects at the first call that needs it."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        urls = settings.text("sql.dsns").split()
+        urls = dsns_of(settings)
         if not urls:
             raise SettingError("setting sql.dsns: expected SQLAlchemy URLs separated by blanks, got nothing")
         self.shards = settings.integer("shards.count")
