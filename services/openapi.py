@@ -115,7 +115,9 @@ def _responses(o: Operation, by_kind: dict[int, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for status, kind in o.answers.items():
         described: dict[str, Any] = {
-            "description": {202: "Accepted", 207: "Some are rejected", 304: "As the client has it"}.get(status, "OK")
+            "description": {202: "Accepted", 207: "Some are rejected", 304: "As the client has it"}.get(
+                status, "OK"
+            )
         }
         if kind is str:
             described["content"] = {o.media_type: {"schema": {"type": "string"}}}
