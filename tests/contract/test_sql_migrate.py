@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 from sql_dialects import DIALECTS, fresh_dsns, open_store, own_server, row
 
 from clicktide.errors import ClicktideError, SettingError, StoreUnavailable
-from clicktide.row import GENDERS, TYPES
+from clicktide.row import EXTRA, GENDERS, TYPES
 from clicktide.sql import migrate, schema, sqlite_dsn
 from clicktide.sql.engine import open_engine, parse_dsn
+from clicktide.sql.migrations import FOLDER
 
 
 @pytest.fixture(params=DIALECTS)
@@ -43,6 +47,57 @@ def test_again_keeps_what_is_there(dsn):
     store.write(0, [row("e")])
     migrate(dsn)
     assert store.event("e") == row("e")
+
+
+FULL = row(
+    "e'1\\",
+    type="pay",
+    order_id='o"1',
+    amount=2**53 + 1,
+    quantity=7,
+    gender="female",
+    province='a\\"b',
+    extra='{"page":"/a\\"b","attributes":{"x":[1,null]}}',
+    offset=2**40,
+)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_rows_of_the_first_revision_come_over(dialect, tmp_path):
+    dsn = sqlite_dsn(f"{tmp_path}/old.sqlite") if dialect == "sqlite" else own_server().dsn("first_revision")
+    rows = [FULL, row("plain"), row("none", province=None, item_id=None)]
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    engine = open_engine(parse_dsn(dsn), 5.0, create=True)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        old = sa.table("events", *(sa.column(name) for name in schema.EVENT_COLUMNS))
+        for one in rows:
+            connection.execute(old.insert().values(dict(zip(schema.EVENT_COLUMNS, one, strict=True))))
+        if dialect != "sqlite":
+            connection.commit()
+    migrate(dsn)
+    store = open_store([dsn])
+    assert store.write(0, rows) == (0, [])
+    assert [store.event(r[0]) for r in rows] == rows
+    store.close()
+
+
+def test_the_view_has_a_column_for_every_field(dsn):
+    store = open_store([dsn])
+    store.write(0, [FULL, row("plain")])
+    query = sa.select(*(schema.events.c[name] for name in schema.EVENT_COLUMNS)).order_by(
+        schema.events.c.event_id
+    )
+    with open_engine(parse_dsn(dsn), 5.0).connect() as connection:
+        found = [list(r) for r in connection.execute(query)]
+        store.write(0, [row("caps", province="A"), row("small", province="a")])
+        places = sa.select(schema.events.c.province, sa.func.count()).group_by(schema.events.c.province)
+        assert {tuple(r) for r in connection.execute(places)} >= {("A", 1), ("a", 1)}
+    for one in found:
+        one[EXTRA] = json.loads(one[EXTRA]) if one[EXTRA] else None
+    assert found == [[*FULL[:EXTRA], json.loads(FULL[EXTRA]), *FULL[EXTRA + 1 :]], row("plain")]
 
 
 def test_a_newer_version_is_left_alone(dsn):

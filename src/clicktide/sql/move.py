@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 from clicktide.errors import ClicktideError
+from clicktide.sql.body import row_of
 from clicktide.sql.dsn import Dsn
 from clicktide.sql.placement import Entry
 from clicktide.sql.placements import LOOK_S
 from clicktide.sql.read import order_from
-from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS
+from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS
 from clicktide.sql.store import SqlStore
 from clicktide.sql.write import write_rows
 
@@ -146,9 +147,9 @@ def _copy_page(
     """Copy a page within the transaction that keeps it from being changed; answers its length and its last key."""
     page = _page(source, table, shard, after, PAGE, cursor)
     if page and table == "events":
-        target.write(lambda c: write_rows(target.statements, c, [list(row) for row in page]))
+        target.write(lambda c: write_rows(target.statements, c, [row_of(*row) for row in page]))
     elif page:
         orders = [order_from(dict(zip(ORDER_COLUMNS, row, strict=True))) for row in page]
         target.write(lambda c: target.statements.upsert_orders(c, orders))
-    position = (EVENT_COLUMNS if table == "events" else ORDER_COLUMNS).index(KEYS[table])
+    position = (STORED_COLUMNS if table == "events" else ORDER_COLUMNS).index(KEYS[table])
     return len(page), page[-1][position] if len(page) == PAGE else None

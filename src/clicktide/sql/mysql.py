@@ -1,6 +1,6 @@
 """The writer's statements in the dialect of MySQL and MariaDB, on a raw PyMySQL cursor.
 
-The events' VALUES are JSON: what orjson writes for text, whole numbers and null is a MySQL literal too, as long as
+VALUES are JSON: what orjson writes for text, whole numbers and null is a MySQL literal too, as long as
 the session has neither ANSI_QUOTES nor NO_BACKSLASH_ESCAPES (clicktide.sql.engine pins that). The two escapes
 that MySQL reads otherwise (\\u00XX and \\f) go through the driver. docs/decisions/0005-sql.md has the measurements.
 """
@@ -14,7 +14,8 @@ import orjson
 
 from clicktide.orders import Order
 from clicktide.row import Row
-from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
+from clicktide.sql.body import body_of, head_of
+from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS, TRANSITIONS
 from clicktide.sql.statements import Statements, by_key, order_values
 
 # Longer statements are no faster; a server whose max_allowed_packet is smaller gets still shorter ones.
@@ -32,6 +33,13 @@ def literals(connection: Any, rows: Sequence[Row]) -> list[bytes]:
             for row, text in zip(rows, texts, strict=True)
         ]
     return texts
+
+
+def quotable(json: bytes) -> bytes:
+    """JSON as it may stand between single quotes; its own control characters are escaped already."""
+    if b"\\" in json:
+        json = json.replace(b"\\", b"\\\\")
+    return json.replace(b"'", b"\\'") if b"'" in json else json
 
 
 def _escaped(connection: Any, row: Sequence[Any]) -> bytes:
@@ -70,7 +78,7 @@ class MysqlStatements(Statements):
 
     mark = "%s"
     share = "LOCK IN SHARE MODE"
-    _events_head: Final = f"INSERT INTO events ({','.join(EVENT_COLUMNS)}) VALUES (".encode()
+    _events_head: Final = f"INSERT INTO events ({','.join(STORED_COLUMNS)}) VALUES (".encode()
     # Not INSERT IGNORE, which would cut what is too long and store it.
     _events_tail: Final = b") ON DUPLICATE KEY UPDATE event_id=event_id"
     _orders_head: Final = f"INSERT INTO orders ({','.join(ORDER_COLUMNS)}) VALUES (".encode()
@@ -99,7 +107,11 @@ class MysqlStatements(Statements):
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
         # One order of locking for all writers, so that two with common rows wait instead of deadlocking.
-        texts = literals(cursor.connection, sorted(rows, key=by_key))
+        ordered = sorted(rows, key=by_key)
+        heads = literals(cursor.connection, [head_of(row) for row in ordered])
+        texts = [
+            b"%b,'%b'" % (head, quotable(body_of(row))) for head, row in zip(heads, ordered, strict=True)
+        ]
         return sum(
             cursor.execute(text)
             for text in statements(self._events_head, texts, self._events_tail, self.statement_bytes)

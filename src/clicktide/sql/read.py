@@ -10,9 +10,12 @@ from sqlalchemy.engine import Connection
 
 from clicktide.orders import Order, Transition, join
 from clicktide.row import Row
-from clicktide.sql.schema import EVENT_COLUMNS, TRANSITIONS, events, orders
+from clicktide.sql.body import row_of
+from clicktide.sql.schema import EVENT_COLUMNS, STORED_COLUMNS, TRANSITIONS, orders
+from clicktide.sql.schema import stored_events as events
 
-_ALL = [events.c[name] for name in EVENT_COLUMNS]
+_ALL = [events.c[name] for name in STORED_COLUMNS]
+_AT = {name: i for i, name in enumerate(EVENT_COLUMNS)}
 
 
 class Cursor(NamedTuple):
@@ -55,14 +58,14 @@ def events_of_user(
             events.c.occurred_at <= at, sa.or_(events.c.occurred_at < at, events.c.event_id < event_id)
         )
     query = query.order_by(events.c.occurred_at.desc(), events.c.event_id.desc()).limit(limit)
-    return [list(row) for row in connection.execute(query)]
+    return [row_of(*row) for row in connection.execute(query)]
 
 
 def event(connection: Connection, shards: Sequence[int], event_id: str) -> Row | None:
     """The event, looked for in `shards` by primary key."""
     query = sa.select(*_ALL).where(events.c.shard.in_(shards), events.c.event_id == event_id)
     found = connection.execute(query).first()
-    return None if found is None else list(found)
+    return None if found is None else row_of(*found)
 
 
 def order(connection: Connection, shards: Sequence[int], order_id: str) -> Order | None:
@@ -90,17 +93,17 @@ def scan_events(
     connection: Connection, shard: int, columns: Sequence[str], page: int
 ) -> Iterator[list[tuple[Any, ...]]]:
     """The shard's events by event id, in pages; every page is a query of its own that starts after the last one."""
-    wanted = [events.c[name] for name in columns]
-    query = sa.select(events.c.event_id, *wanted).where(events.c.shard == shard)
+    wanted = [_AT[name] for name in columns]
+    query = sa.select(*_ALL).where(events.c.shard == shard)
     last = ""
     while True:
         after = query.where(events.c.event_id > last) if last else query
         found = connection.execute(after.order_by(events.c.event_id).limit(page)).all()
         if found:
-            yield [tuple(row)[1:] for row in found]
+            yield [tuple([row[i] for i in wanted]) for row in (row_of(*stored) for stored in found)]
         if len(found) < page:
             return
-        last = found[-1][0]
+        last = found[-1].event_id
 
 
 def scan_orders(connection: Connection, shard: int, page: int) -> Iterator[list[Order]]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from clicktide.orders import Order
 from clicktide.row import Row
-from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS, TRANSITIONS
+from clicktide.sql.body import body_of, head_of
+from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS, TRANSITIONS
 from clicktide.sql.statements import Statements, by_key, order_values
 
 
@@ -50,7 +51,7 @@ class SqliteStatements(Statements):
 
     mark = "?"
     _insert: Final = (
-        f"INSERT INTO events ({','.join(EVENT_COLUMNS)}) VALUES ({_marks(len(EVENT_COLUMNS))})"
+        f"INSERT INTO events ({','.join(STORED_COLUMNS)}) VALUES ({_marks(len(STORED_COLUMNS))})"
         " ON CONFLICT (shard,event_id) DO NOTHING"
     )
     _upsert: Final = _orders_upsert()
@@ -78,7 +79,8 @@ class SqliteStatements(Statements):
         return None if found is None else int(found[0])
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
-        return int(cursor.executemany(self._insert, sorted(rows, key=by_key)).rowcount)
+        values = [(*head_of(row), body_of(row).decode()) for row in sorted(rows, key=by_key)]
+        return int(cursor.executemany(self._insert, values).rowcount)
 
     def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:
         cursor.executemany(self._upsert, [order_values(o) for o in orders])

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
 
-from clicktide.orders import Order
+from clicktide.orders import TRANSITION_OF, Order
 from clicktide.row import (
     EVENT_ID,
     FINGERPRINT,
     OCCURRED_AT,
     OFFSET,
+    ORDER_ID,
     PARTITION,
     SHARD,
     TOPIC_ID,
     Row,
 )
-from clicktide.sql.schema import EVENT_COLUMNS, ORDER_COLUMNS
+from clicktide.sql.body import row_of
+from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS
 
 
 class Found(NamedTuple):
@@ -72,21 +74,26 @@ class Statements(ABC):
         for shard, ids in by_shard.items():
             for part in parts(ids):
                 cursor.execute(
-                    "SELECT event_id,fingerprint,occurred_at,topic_id,log_partition,log_offset FROM events"
+                    f"SELECT {','.join(STORED_COLUMNS)} FROM events"
                     f" WHERE shard={self.mark} AND event_id IN ({self.marks(len(part))})",
                     (shard, *part),
                 )
-                found.update({(shard, e): Found(*rest) for e, *rest in cursor.fetchall()})
+                for stored in cursor.fetchall():
+                    row = row_of(*stored)
+                    found[shard, row[EVENT_ID]] = Found(*found_of(row))
         return found
 
     def erase_user(self, cursor: Any, shard: int, user_id: str) -> dict[str, int]:
         """Delete the user's orders and events of the shard; answers how many."""
         mine = f"shard={self.mark} AND user_id={self.mark}"
         cursor.execute(
-            f"SELECT DISTINCT order_id FROM events WHERE {mine} AND order_id IS NOT NULL", (shard, user_id)
+            f"SELECT {','.join(STORED_COLUMNS)} FROM events"
+            f" WHERE {mine} AND type IN ({self.marks(len(TRANSITION_OF))})",
+            (shard, user_id, *TRANSITION_OF),
         )
+        ids = {str(row_of(*stored)[ORDER_ID]) for stored in cursor.fetchall()}
         orders = 0
-        for part in parts([order_id for (order_id,) in cursor.fetchall()]):
+        for part in parts(sorted(ids)):
             cursor.execute(
                 f"DELETE FROM orders WHERE {mine} AND order_id IN ({self.marks(len(part))})",
                 (shard, user_id, *part),
@@ -115,8 +122,8 @@ class Statements(ABC):
     def page(
         self, cursor: Any, table: str, key: str, shard: int, after: str, limit: int
     ) -> list[tuple[Any, ...]]:
-        """The shard's rows of `table` by `key`, past `after`, all columns; no one changes them meanwhile."""
-        columns = EVENT_COLUMNS if table == "events" else ORDER_COLUMNS
+        """The shard's rows of `table` by `key`, past `after`, all columns as stored; no one changes them meanwhile."""
+        columns = STORED_COLUMNS if table == "events" else ORDER_COLUMNS
         cursor.execute(
             f"SELECT {','.join(columns)} FROM {table} WHERE shard={self.mark} AND {key}>{self.mark}"
             f" ORDER BY {key} LIMIT {limit} {self.share}",

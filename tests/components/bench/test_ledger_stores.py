@@ -125,7 +125,12 @@ def test_a_row_in_two_shards(stores, truth, tmp_path):
 
 def test_a_wrong_amount(stores, truth, tmp_path):
     _, event_id, _ = some(stores, recent)
-    execute(stores, tmp_path, "UPDATE events SET amount = amount + 1 WHERE event_id = ?", event_id)
+    execute(
+        stores,
+        tmp_path,
+        "UPDATE events SET body = json_set(body, '$[6]', json_extract(body, '$[6]') + 1) WHERE event_id = ?",
+        event_id,
+    )
     assert {"rows that say what was sent", "GMV by category and minute in SQL"} <= failed(
         ledger.check(truth, stores.settings)
     )

@@ -1,0 +1,73 @@
+"""The body: all of a row that no statement looks for, as one text column.
+
+A literal that the server has to parse costs it 0.3 µs: six a row instead of 22 take a third off a write. Promises: a
+row comes back just as it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from clicktide.row import (
+    EVENT_ID,
+    EXTRA,
+    FINGERPRINT,
+    ITEM_ID,
+    OCCURRED_AT,
+    RECEIVED_AT,
+    SHARD,
+    TYPE,
+    USER_ID,
+    Row,
+)
+
+# A JSON array: received_at, item_id to channel, fingerprint to offset, and extra, which is JSON itself.
+FIELDS: Final = (RECEIVED_AT, *range(ITEM_ID, EXTRA), *range(FINGERPRINT, FINGERPRINT + 4), EXTRA)
+# Values are not looked at: one that a writer should not have let in must not stop a reader.
+_decode: Callable[[str | bytes], tuple[Any, ...]] = msgspec.json.Decoder(
+    tuple[(Any,) * (len(FIELDS) - 1) + (msgspec.Raw,)]  # type: ignore[misc]
+).decode
+_NULL: Final = b"null"
+
+
+def body_of(row: Row) -> bytes:
+    """The row's body. Raises `orjson.JSONEncodeError` for what is no JSON value."""
+    extra = row[EXTRA]
+    # As it is, not as text in text: every quote in it would need two escapes.
+    if extra is not None and extra[:1] == "{":
+        extra = orjson.Fragment(extra)
+    return orjson.dumps([row[RECEIVED_AT], *row[ITEM_ID:EXTRA], *row[FINGERPRINT:], extra])
+
+
+def head_of(row: Row) -> list[Any]:
+    """The other columns, in the order of schema.STORED_COLUMNS."""
+    return [row[SHARD], row[EVENT_ID], row[USER_ID], row[TYPE], row[OCCURRED_AT]]
+
+
+def row_of(shard: int, event_id: str, user_id: str, kind: str, occurred_at: int, body: str | bytes) -> Row:
+    """The row that was stored as this."""
+    received_at, *fields, fingerprint, topic_id, partition, offset, raw = _decode(body)
+    return [
+        event_id,
+        kind,
+        user_id,
+        occurred_at,
+        received_at,
+        shard,
+        *fields,
+        _extra(bytes(raw)),
+        fingerprint,
+        topic_id,
+        partition,
+        offset,
+    ]
+
+
+def _extra(raw: bytes) -> str | None:
+    if raw == _NULL:
+        return None
+    return raw.decode() if raw[:1] == b"{" else str(orjson.loads(raw))
