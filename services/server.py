@@ -32,6 +32,7 @@ _LOG = logging.getLogger("clicktide.server")
 _HEAD_BYTES = 64 * 1024
 # Beside connections: the log, the stores, files.
 _OTHER_FILES = 256
+_FEW_FILES = 2048
 
 
 class Tls(NamedTuple):
@@ -76,8 +77,8 @@ def raise_file_limit(connections: int) -> int:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
-        _LOG.warning("the system allows %d open files: at most %d connections", most, most - _OTHER_FILES)
+    if most < min(wanted, _FEW_FILES):
+        _LOG.warning("the system allows only %d open files (ulimit -n)", most)
     return max(1, min(connections, most - _OTHER_FILES))
 
 

@@ -94,34 +94,32 @@ class Live:
         self._telemetry.live_clients.set(self._clients)
         self._wanted.set()
         sender = asyncio.create_task(self._send(ws, may_go_on))
+        listener = asyncio.create_task(_until_gone(ws))
         try:
-            while True:
-                message = await ws.receive()
-                if message["type"] == "websocket.disconnect":
-                    break
-        except (WebSocketDisconnect, RuntimeError):
-            pass
+            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._clients -= 1
             self._telemetry.live_clients.set(self._clients)
-            sender.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await sender
+            # The server closes nothing while somebody listens.
+            for task in (listener, sender):
+                task.cancel()
+            code, _ = await asyncio.gather(sender, listener, return_exceptions=True)
+        if isinstance(code, int):
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await ws.close(code)
 
-    async def _send(self, ws: WebSocket, may_go_on: Callable[[], bool]) -> None:
+    async def _send(self, ws: WebSocket, may_go_on: Callable[[], bool]) -> int:
+        """Sends until there is a reason to close; answers with its code."""
         seen = 0
-        while not self._stopped:
+        while True:
             async with self._change:
                 await self._change.wait_for(lambda seen=seen: self._version > seen or self._stopped)  # type: ignore[misc]
                 seen, text = self._version, self._text
+            if self._stopped:
+                return 1012  # the service restarts; the page connects again
             if not may_go_on():
-                # Its key has been revoked or has expired.
-                await ws.close(1008)
-                return
-            if not self._stopped:
-                await ws.send_text(text)
-        # 1012: the service restarts; the page connects again.
-        await ws.close(1012)
+                return 1008  # its key has been revoked or has expired
+            await ws.send_text(text)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,6 +177,12 @@ class Live:
         self._slow = await self._stores.redis(snapshot.slow(self._namespace, self._shards))
         took = loop.time() - started
         self._slow_due = started + max(EVERY_S * 0.9, took * _SLOW_SHARE)
+
+
+async def _until_gone(ws: WebSocket) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):
+        while (await ws.receive())["type"] != "websocket.disconnect":
+            pass
 
 
 def is_stale(as_of: int | None, now_ms: int, status: dict[str, Any]) -> bool:

@@ -21,6 +21,8 @@ from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
 from clicktide.settings import Settings
 from clicktide.sql import migrate
+from services.access import keyfile
+from services.access.keyfile import Key, Keys, Secret
 from services.server import check_address
 
 pytestmark = [pytest.mark.web, pytest.mark.embedded]
@@ -216,3 +218,25 @@ def test_the_documentation_page_lists_every_path_and_tries_one(page):
         tab.locator("summary", has_text="/v1/metrics/events").click()
         tab.locator("details[open] button").click()
         wait_text(tab, "details[open] div pre", '"view": 1')
+
+
+def test_with_keys_it_asks_for_a_read_key_and_keeps_it_in_the_tab(page, tmp_path):
+    token = keyfile.new_token("read", "abcdefgh")
+    key = Key("abcdefgh", "board", "read", 0, (Secret(keyfile.digest(token), 0),))
+    keyfile.write(tmp_path / "keys.json", Keys(keys=(key,)))
+    page.kill()
+    page.given["keys.file"] = str(tmp_path / "keys.json")
+    page.start()
+    with browser() as tab:
+        tab.goto(page.url)
+        tab.wait_for_selector("#keyform:not([hidden])")
+        wait_text(tab, "#banner", "read key")
+        tab.fill("#key", token)
+        tab.click("#keyform button")
+        wait_text(tab, "#gmv", "1,234.56")
+        tab.reload()
+        wait_text(tab, "#gmv", "1,234.56")
+    with browser() as tab:
+        tab.goto(f"{page.url}#key={token}")
+        wait_text(tab, "#gmv", "1,234.56")
+        assert token not in tab.url

@@ -124,7 +124,7 @@ def serving(place: Place, *arguments: str):
     )
     try:
         line = process.stdout.readline()
-        assert "http://" in line, process.stderr.read()
+        assert "://" in line, process.stderr.read()
         yield process, line.split()[-1]
     finally:
         if process.poll() is None:
