@@ -21,6 +21,7 @@ from bench.chaos.traffic import TIDE, Load, Sending
 from clicktide import topics
 from clicktide.errors import ClicktideError
 from clicktide.log import open_log
+from clicktide.log.port import TopicPartition
 from clicktide.settings import Settings
 from deploy.embedded.progress import READ_BY_TOPOLOGIES, Position, positions
 
@@ -63,9 +64,13 @@ class Run:
         self.hand = Hand(site, faults, say)
         self.senders: list[Sending] = []
         self._told_at = 0.0
+        self._before: tuple[dict[str, int], int, int] = {}, 0, 0
 
     def run(self) -> Outcome:
+        """Raises `ClicktideError` when the log cannot be asked before the traffic begins."""
         try:
+            # A place may have had runs before.
+            self._before = self._ends(), self.site.replays(), self.site.restarts()
             self._traffic_and_faults()
             self._drain(time.monotonic())
             self._count()
@@ -148,13 +153,9 @@ class Run:
         return self.site.published(topic)
 
     def _count(self) -> None:
-        o, prefix = self.outcome, self.site.settings.text("topics.prefix")
-        admin = open_log(self.site.settings).admin()
-        try:
-            found = self._positions(admin, topics.ALL)
-        finally:
-            admin.close()
-        ends = {name: sum(p.end for p in found if p.topic == prefix + name) for name in topics.ALL}
+        o = self.outcome
+        before, replays, restarts = self._before
+        ends = {name: end - before[name] for name, end in self._ends().items()}
         kinds, ids = _truths(self.senders)
         o.events, o.retried, o.dead = (
             ends[topics.EVENTS],
@@ -162,7 +163,23 @@ class Run:
             ends[topics.DEAD],
         )
         o.malformed, o.duplicates = kinds, max(0, ends[topics.EVENTS] - kinds - ids)
-        o.replays, o.restarts = self.site.replays(), self.site.restarts()
+        o.replays, o.restarts = self.site.replays() - replays, self.site.restarts() - restarts
+
+    def _ends(self) -> dict[str, int]:
+        """How many records each topic has had."""
+        prefix = self.site.settings.text("topics.prefix")
+        admin = open_log(self.site.settings).admin()
+        try:
+            known = admin.topics()
+            names = [prefix + name for name in topics.ALL]
+            places = [TopicPartition(n, p) for n in names if n in known for p in range(known[n].partitions)]
+            bounds = admin.bounds(places)
+        finally:
+            admin.close()
+        return {
+            name: sum(end for place, (_, end) in bounds.items() if place.topic == prefix + name)
+            for name in topics.ALL
+        }
 
     def _merged(self) -> Path:
         """All truths as one: they share users, and each knows only its own duplicates."""

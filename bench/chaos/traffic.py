@@ -28,6 +28,11 @@ class Load:
     malformed: float = 0.001
     orders: float = 0.08
 
+    def records(self) -> float:
+        """About how many will be sent."""
+        rows = sum(1 for _ in self.file.open("rb")) if self.file else 0
+        return self.rate * self.seconds + rows
+
 
 class Sending:
     """One sender."""
@@ -84,5 +89,6 @@ def start(
     if load.file is not None:
         rows = max(1, sum(1 for _ in load.file.open("rb")))
         rate = f"{max(1.0, rows / load.seconds):g}"
-        commands["file"] = ["replay", str(load.file), "--rate", rate, "--to", url, *where]
+        label = f"chaos-{load.seed}"  # the same rows anew, where a run before had them
+        commands["file"] = ["replay", str(load.file), "--run", label, "--rate", rate, "--to", url, *where]
     return [Sending(name, command, folder, environ) for name, command in commands.items()]

@@ -164,9 +164,16 @@ def check_port(port: int) -> int:
 
 @contextmanager
 def running_services(
-    places: Places, settings_of: Callable[[], Settings], port: int, say: Callable[[str], None]
+    places: Places,
+    settings_of: Callable[[], Settings],
+    port: int,
+    say: Callable[[str], None],
+    environ_of: Callable[[dict[str, str]], dict[str, str]] = dict,
 ) -> Iterator[Supervisor]:
-    """The embedded services, up; ended when the block is left, at once when it is left by a second interrupt."""
+    """The embedded services, up; ended when the block is left, at once when it is left by a second interrupt.
+
+    `environ_of` may add to the environment that they get.
+    """
     with ExitStack() as held_things:
         prepare_folders(places)
         held_things.enter_context(held(places.lock_file))
@@ -174,6 +181,7 @@ def running_services(
             say(f"ended what a killed demo had left running: {', '.join(left)}")
         places.run_file.unlink(missing_ok=True)
         supervisor = Supervisor(places, settings_of(), check_port(port), say)
+        supervisor.environ = environ_of(supervisor.environ)
         try:
             supervisor.start()
             yield supervisor

@@ -13,7 +13,20 @@ from pathlib import Path
 import pytest
 
 from bench.chaos.faults import Hand
-from bench.chaos.plan import KILL, LOCK, LOSE, SLOW, STOP, Fault
+from bench.chaos.plan import (
+    CUT,
+    FAILOVER,
+    FULL,
+    HOLE,
+    KILL,
+    LOCK,
+    LOSE,
+    REBALANCE,
+    SKEW,
+    SLOW,
+    STOP,
+    Fault,
+)
 from bench.chaos.report import Outcome, table
 
 
@@ -23,6 +36,8 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.here, self.cut = folder, {}, []
         self.aof_there = True
+        self.done: list[tuple] = []
+        self.in_step = self.nimbus_there = True
 
     def pids(self, target):
         return self.here.get(target, [])
@@ -36,6 +51,30 @@ class Place:
     def lose(self, mark):
         self.cut.append(mark)
         return 42
+
+    def turn_link(self, target, mode):
+        self.done.append((target, mode))
+
+    def disk(self, target):
+        return self.folder / target if (self.folder / target).exists() else None
+
+    def skew(self, target, seconds):
+        self.done.append((target, seconds))
+
+    def rebalance(self, target, executors):
+        self.done.append((target, executors))
+        return self.nimbus_there
+
+    def part_replica(self):
+        self.done.append(("part",))
+        return self.in_step
+
+    def fail_over(self):
+        self.done.append(("switch",))
+        return self.in_step
+
+    def settle(self):
+        self.done.append(("settle",))
 
 
 @pytest.fixture
@@ -128,7 +167,7 @@ def test_a_target_that_is_down_is_waited_for_and_then_missed(place):
     assert not h.busy()
     assert h.missed == [Fault(1.0, KILL, "x", 0.0)]
     assert not h.done
-    assert said == ["   1.0 s  kill x: missed, it was down or locked"]
+    assert said == ["   1.0 s  kill x: missed, it was down, locked or cannot be done here"]
 
 
 def test_a_lock_keeps_writers_out_for_its_time(place, tmp_path):
@@ -167,6 +206,87 @@ def test_a_loss_marks_first_and_cuts_its_length_later(place, tmp_path):
     assert h.done == {LOSE: 1}
     assert said == ["   1.0 s  lose redis 0.8 s (42 bytes)"]
     assert not h.busy()
+
+
+def test_a_link_is_opened_again_when_its_time_is_over(place):
+    h, said = hand(place, Fault(1.0, HOLE, "kafka", 2.0), Fault(1.5, CUT, "redis", 9.0))
+    h.tick(1.0)
+    h.tick(2.9)
+    assert place.done == [("kafka", "hole"), ("redis", "cut")]
+    h.tick(3.0)
+    assert place.done[2:] == [("kafka", "open")]
+    h.heal()
+    assert place.done[3:] == [("settle",), ("redis", "open")]
+    assert said == ["   1.0 s  hole kafka 2.0 s", "   1.5 s  cut redis 9.0 s"]
+
+
+def test_a_clock_is_right_again_when_its_time_is_over(place):
+    h, said = hand(place, Fault(1.0, SKEW, "events.parse", 4.0, -300.0))
+    h.tick(1.0)
+    h.tick(5.0)
+    assert place.done == [("events.parse", -300.0), ("events.parse", 0.0)]
+    assert said == ["   1.0 s  skew events.parse by -300 s for 4.0 s"]
+
+
+def test_a_disk_is_full_to_the_last_byte_and_empty_again(place, monkeypatch):
+    (place.folder / "log").mkdir()
+    calls: list[tuple[str, Path]] = []
+    monkeypatch.setattr("bench.chaos.disks.fill", lambda folder: calls.append(("fill", folder)))
+    monkeypatch.setattr("bench.chaos.disks.empty", lambda folder: calls.append(("empty", folder)))
+    h, _ = hand(place, Fault(1.0, FULL, "log", 2.0))
+    for now in (1.0, 2.0, 3.0):
+        h.tick(now)
+    assert [call for call, _ in calls] == ["fill", "fill", "empty"]
+    assert {folder for _, folder in calls} == {place.folder / "log"}
+
+
+def test_a_disk_that_cannot_be_had_is_missed(place):
+    h, said = hand(place, Fault(1.0, FULL, "log", 2.0))
+    h.tick(1.0)
+    h.tick(4.1)
+    assert h.missed
+    assert "missed" in said[0]
+    assert not h.busy()
+
+
+def test_a_failover_parts_first_and_switches_later(place):
+    h, _ = hand(place, Fault(1.0, FAILOVER, "redis", 0.8))
+    h.tick(1.0)
+    h.tick(1.7)
+    assert place.done == [("part",)]
+    h.tick(1.85)
+    assert place.done == [("part",), ("switch",)]
+    assert h.done == {FAILOVER: 1}
+
+
+def test_a_failover_waits_for_a_replica_in_step(place):
+    place.in_step = False
+    h, _ = hand(place, Fault(1.0, FAILOVER, "redis", 0.8))
+    h.tick(1.0)
+    place.in_step = True
+    h.tick(1.2)
+    h.tick(2.0)
+    assert place.done == [("part",), ("part",), ("switch",)]
+
+
+def test_a_failover_that_never_came_is_undone(place):
+    h, _ = hand(place, Fault(1.0, FAILOVER, "redis", 0.8))
+    h.tick(1.0)
+    h.heal()
+    assert place.done[-1] == ("settle",)
+    h.tick(9.0)
+    assert ("switch",) not in place.done
+
+
+def test_a_rebalance_is_ordered_until_it_is_taken(place):
+    place.nimbus_there = False
+    h, _ = hand(place, Fault(1.0, REBALANCE, "events.parse", 0.0, 2.0))
+    h.tick(1.0)
+    assert h.busy()
+    place.nimbus_there = True
+    h.tick(1.1)
+    assert place.done == [("events.parse", 2), ("events.parse", 2)]
+    assert h.done == {REBALANCE: 1}
 
 
 def test_a_run_passes_only_if_all_is_well():

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.chaos import embedded, plan, stack
-from bench.chaos.plan import FIRST_S, KILL, KINDS, LOCK, LOSE, SLOW, STOP, Fault, schedule
+from bench.chaos.plan import (
+    COLLECTOR_SKEW_S,
+    CUT,
+    DELAY,
+    FAILOVER,
+    FIRST_S,
+    FULL,
+    HOLE,
+    KILL,
+    KINDS,
+    LOCK,
+    LOSE,
+    REBALANCE,
+    SKEW,
+    SLOW,
+    STOP,
+    TRICKLE,
+    Fault,
+    schedule,
+)
 
 WRITTEN = (Fault(3.08, LOCK, "f", 2.12), Fault(3.94, KILL, "a", 0.0), Fault(9.25, KILL, "a", 0.0))
-TARGETS = {KILL: ["a", "b"], STOP: ["a", "b"], SLOW: ["redis"], LOSE: ["redis"], LOCK: ["file"]}
+TARGETS = {
+    KILL: ["a", "b"],
+    STOP: ["a", "b"],
+    SLOW: ["redis"],
+    LOSE: ["redis"],
+    LOCK: ["file"],
+    CUT: ["redis", "collector"],
+    HOLE: ["redis"],
+    DELAY: ["redis"],
+    TRICKLE: ["redis"],
+    FULL: ["file"],
+    SKEW: ["a", "services"],
+    FAILOVER: ["redis"],
+    REBALANCE: ["a", "b"],
+}
 seeds = st.integers(0, 10**9)
 few = settings(max_examples=25)
 
@@ -46,6 +81,26 @@ def test_nobody_is_held_twice_at_a_time(seed):
         if fault.kind != KILL:
             assert fault.at > free_at.get(fault.target, 0.0)
             free_at[fault.target] = fault.at + fault.seconds
+
+
+@few
+@given(seeds)
+def test_amounts_are_of_their_kind(seed):
+    faults = schedule(seed, 200, TARGETS, [SKEW, REBALANCE, KILL])
+    for fault in faults:
+        if fault.kind == KILL:
+            assert fault.amount == 0
+        elif fault.kind == REBALANCE:
+            assert fault.amount in {1, 2}
+        else:
+            assert 60 <= abs(fault.amount) <= (COLLECTOR_SKEW_S if fault.target == "services" else 600)
+
+
+@few
+@given(seeds)
+def test_one_topology_is_moved_at_a_time(seed):
+    at = [fault.at for fault in schedule(seed, 300, TARGETS, [REBALANCE])]
+    assert all(later - sooner > 15 for sooner, later in itertools.pairwise(at))
 
 
 @few

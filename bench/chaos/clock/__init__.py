@@ -1,0 +1,1 @@
+"""What processes of a chaos run import at their start."""
