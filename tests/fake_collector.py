@@ -15,15 +15,17 @@ from clicktide.settings import Settings
 
 
 class FakeCollector(http.server.ThreadingHTTPServer):
-    """`faults`: what the next requests meet: a status, `lost` (taken, then no answer) or `reset` (not taken)."""
+    """`faults`: what the next requests meet: a status, `lost` (taken, then no answer) or `reset` (not taken), or what
+    such a function of the request's lines answers: status, document, headers."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.faults: deque[int | str] = deque()
+        self.faults: deque = deque()
         self.taken: list[bytes] = []
+        self.seen: list[tuple[str, dict[str, str]]] = []  # paths and headers
         self.requests = 0
         self.compressed = 0
         self.lock = threading.Lock()
@@ -46,6 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with server.lock:
             fault = server.faults.popleft() if server.faults else None
             server.requests += 1
+            server.seen.append((self.path, dict(self.headers)))
         if self.headers.get("Content-Encoding") == "gzip":
             server.compressed += 1
             body = gzip.decompress(body)
@@ -54,6 +57,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault == "reset":
             self._drop()
+            return
+        if callable(fault):
+            self._answer(*fault(body.rstrip(b"\n").split(b"\n")))
             return
         results = []
         for i, line in enumerate(body.rstrip(b"\n").split(b"\n")):
@@ -86,9 +92,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_collector():
+def fake_collector(port: int = 0):
     """A running one."""
-    server = FakeCollector()
+    server = FakeCollector(port)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
