@@ -15,6 +15,7 @@ import typer
 
 from bench.chaos import plan
 from bench.chaos.report import Outcome, table
+from bench.chaos.scenario import SCENARIOS
 from bench.chaos.traffic import Load
 from cli.context import ROOT, EnvOption, config_file, data_dir, settings_for
 from clicktide.errors import SettingError
@@ -31,6 +32,12 @@ def main(
     only: Annotated[
         str,
         typer.Option("--targets", help="Only these, with commas, as `--plan` names them.  [default: all]"),
+    ] = "",
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help=f"Instead of drawn faults: {', '.join(SCENARIOS)} (away for three times --seconds, with probes)."
+        ),
     ] = "",
     runs: Annotated[int, typer.Option(help="Runs, each with the next seed.", min=1, max=1000)] = 1,
     file: Annotated[Path | None, typer.Option(help="Replay this user_log.csv besides.")] = None,
@@ -52,6 +59,13 @@ def main(
         raise SettingError(f"--file {file}: expected a file that can be read")
     if env not in ("embedded", "stack"):
         raise SettingError(f"-e {env}: expected embedded or stack; chaos is for what runs on this machine")
+    if scenario and scenario not in SCENARIOS:
+        raise SettingError(f"--scenario: unknown {scenario!r}; expected one of {', '.join(SCENARIOS)}")
+    written = SCENARIOS[scenario](seconds) if scenario else None
+    if written is not None and written.env != env:
+        raise SettingError(f"--scenario {scenario} needs -e {written.env}")
+    if written is not None:
+        kinds, seconds = [fault.kind for fault in written.faults], written.seconds
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     from bench.chaos.series import Series
@@ -67,6 +81,7 @@ def main(
         frozenset(name.strip() for name in only.split(",") if name.strip()),
         keep,
         _say,
+        written,
     )
     whole = file.absolute() if file else None
     loads = [Load(rate, seconds, number, whole) for number in range(seed, seed + runs)]

@@ -159,6 +159,9 @@ class EmbeddedSite:
     def fail_over(self) -> bool:
         return self._pair is not None and self._pair.switch()
 
+    def hold_down(self, target: str, *, down: bool) -> None:  # noqa: ARG002 - no target here has it
+        raise ValueError(f"{target}: the supervisor starts again what ends")
+
     def settle(self) -> None:
         if self._pair is not None:
             self._pair.settle()

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from bench.chaos.held import Filled, Held, Locked, Set, Stopped, send
 from bench.chaos.plan import (
+    AWAY,
     FAILOVER,
     FULL,
     KILL,
@@ -67,6 +68,9 @@ class Site(Protocol):
 
     def fail_over(self) -> bool:
         """Kill Redis and let its replica take over; False if that could not be."""
+
+    def hold_down(self, target: str, *, down: bool) -> None:
+        """A server that has ended is not started again as long as it is held down."""
 
     def settle(self) -> None:
         """Undo `part_replica`, if it was not followed by `fail_over`."""
@@ -161,8 +165,14 @@ class Hand:
                 return Locked(self.site.lock_file(fault.target), until)
             except sqlite3.Error:
                 return None  # a writer has it; the next try is a tick away
-        assert fault.kind in {STOP, SLOW}
         pids = self.site.pids(fault.target)
+        if fault.kind == AWAY:
+            if not pids:
+                return None
+            self.site.hold_down(fault.target, down=True)
+            send([identity(pid) for pid in pids], signal.SIGKILL)
+            return Set(partial(self.site.hold_down, fault.target, down=False), until)
+        assert fault.kind in {STOP, SLOW}
         return Stopped(pids, until, _BURST_S if fault.kind == SLOW else None, now) if pids else None
 
     def _finish(self, fault: Fault, work: Callable[[], str | None]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 KILL, STOP, SLOW, LOSE, LOCK = "kill", "stop", "slow", "lose", "lock"
 CUT, HOLE, DELAY, TRICKLE = "cut", "hole", "delay", "trickle"
-FULL, SKEW, FAILOVER, REBALANCE = "full", "skew", "failover", "rebalance"
+FULL, SKEW, FAILOVER, REBALANCE, AWAY = "full", "skew", "failover", "rebalance", "away"
 KINDS = {
     KILL: "kill -9",
     STOP: "SIGSTOP, and SIGCONT after 1 to 8 s",
@@ -27,6 +27,7 @@ KINDS = {
     SKEW: "the process's clock wrong by 1 to 10 min for 4 to 15 s",
     FAILOVER: "Redis killed, its replica, which lags 0.2 to 2 s, takes over",
     REBALANCE: "storm rebalance, to one executor or to two",
+    AWAY: "the server killed, and not started again for 4 to 15 s",
 }
 _WEIGHTS = {
     KILL: 6,
@@ -42,6 +43,7 @@ _WEIGHTS = {
     SKEW: 2,
     FAILOVER: 2,
     REBALANCE: 1,
+    AWAY: 1,
 }
 LINK_KINDS = (CUT, HOLE, DELAY, TRICKLE)
 FIRST_S = 2.0
@@ -58,6 +60,7 @@ _LENGTHS_S = {
     FULL: (1.0, 6.0),
     SKEW: (4.0, 15.0),
     FAILOVER: (0.2, 2.0),
+    AWAY: (4.0, 15.0),
 }
 # How long after a fault that ends at once its target is left alone, s: Redis loads, a topology moves.
 _REST_S = {LOSE: 1.0, FAILOVER: 3.0, REBALANCE: 15.0}

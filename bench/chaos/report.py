@@ -28,6 +28,7 @@ class Outcome:
     recovery_s: float | None = None
     ledgers: dict[str, bool] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -59,6 +60,15 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """A Markdown table, one row a run."""
     rows = [_HEAD, tuple("---" for _ in _HEAD), *(_row(o) for o in outcomes)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def phase_lines(outcome: Outcome) -> list[str]:
+    """What the probes of a scenario found, a line a phase."""
+    return [
+        f"{name}: p50 {of['p50_ms']:,.0f} ms, p99 {of['p99_ms']:,.0f} ms of {of['probes']:.0f} probes,"
+        f" {of['never']:.0f} never seen"
+        for name, of in outcome.phases.items()
+    ]
 
 
 def _row(o: Outcome) -> tuple[str, ...]:

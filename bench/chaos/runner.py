@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from bench.chaos import traffic
 from bench.chaos.faults import Hand, Site
 from bench.chaos.plan import Fault
+from bench.chaos.probes import GIVE_UP_S, phases
 from bench.chaos.report import Outcome
+from bench.chaos.scenario import PROBES_A_SECOND
 from bench.chaos.traffic import TIDE, Load, Sending
 from clicktide import topics
 from clicktide.errors import ClicktideError
@@ -45,7 +49,8 @@ class Place(Site, Protocol):
 
 
 class Run:
-    """`where` is the environment's options on a command line, `folder` takes truths and logs."""
+    """`where` is the environment's options on a command line, `folder` takes truths and logs; `phases` (s after the traffic's
+    begin) are measured by probes, where there are any."""
 
     def __init__(
         self,
@@ -58,7 +63,9 @@ class Run:
         folder: Path,
         environ: Mapping[str, str],
         say: Callable[[str], None],
+        phases: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
+        self.phases = phases or {}
         self.site, self.load, self.outcome, self.say = site, load, outcome, say
         self.where, self.folder, self.environ = where, folder, environ
         self.hand = Hand(site, faults, say)
@@ -89,10 +96,12 @@ class Run:
     def _traffic_and_faults(self) -> None:
         self.senders = traffic.start(self.load, self.where, self.site.url, self.folder, self.environ)
         self._until(lambda: all(s.begun() or s.code() is not None for s in self.senders), BEGIN_S)
-        start = time.monotonic()
-        while self.hand.busy():
-            self.hand.tick(time.monotonic() - start)
-            self._step(f"{time.monotonic() - start:.0f} s of {self.load.seconds:g}")
+        with probing(self.phases, self.site.url, self.folder, self.environ, self.outcome):
+            start = time.monotonic()
+            last = max((end for _, end in self.phases.values()), default=0.0)
+            while self.hand.busy() or time.monotonic() - start < last:
+                self.hand.tick(time.monotonic() - start)
+                self._step(f"{time.monotonic() - start:.0f} s of {self.load.seconds:g}")
         self.outcome.faults, self.outcome.missed = dict(self.hand.done), len(self.hand.missed)
         if not self._until(
             lambda: all(s.code() is not None for s in self.senders), self.load.seconds + SENDERS_S
@@ -217,6 +226,39 @@ class Run:
             if "dead-lettered" in note:
                 self.outcome.problems.append(f"{name}: {note}")
         self.say(f"ledger {name}: {'balanced' if judge.returncode == 0 else 'NOT balanced'}")
+
+
+@contextmanager
+def probing(
+    wanted: Mapping[str, tuple[float, float]],
+    url: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    outcome: Outcome,
+) -> Iterator[None]:
+    """Probes while the block runs, if there are phases to measure; what they found goes to the outcome."""
+    if not wanted:
+        yield
+        return
+    out = folder / "probes.jsonl"
+    command = [sys.executable, "-P", "-m", "bench.chaos.probes", url, f"{PROBES_A_SECOND:g}", str(out)]
+    began = time.time()
+    with (folder / "probes.log").open("wb") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=log, env=dict(environ), start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        try:
+            child.communicate(timeout=GIVE_UP_S + 10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    if child.returncode != 0:
+        outcome.problems.append(f"the probes failed; see {folder / 'probes.log'}")
+    borders = {name: (began + a, began + b) for name, (a, b) in wanted.items()}
+    outcome.phases = phases(out.read_text("utf-8").splitlines() if out.exists() else [], borders)
 
 
 def _truths(senders: Sequence[Sending]) -> tuple[int, int]:

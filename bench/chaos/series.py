@@ -16,8 +16,9 @@ from pathlib import Path
 from bench.chaos import embedded, plan, stack
 from bench.chaos.disks import Disks
 from bench.chaos.embedded_run import running_embedded
-from bench.chaos.report import Outcome
+from bench.chaos.report import Outcome, phase_lines
 from bench.chaos.runner import Place, Run
+from bench.chaos.scenario import Scenario
 from bench.chaos.stack_run import running_stack
 from bench.chaos.traffic import Load
 from clicktide.errors import ClicktideError, SettingError
@@ -51,6 +52,7 @@ class Series:
     targets: frozenset[str]
     keep: bool
     say: Callable[[str], None]
+    scenario: Scenario | None = None
 
     def faults(self, load: Load) -> tuple[plan.Fault, ...]:
         """The faults of one run, told. Raises `SettingError` for a target that does not exist."""
@@ -61,6 +63,8 @@ class Series:
             k: [n for n in names if not self.targets or n in self.targets] for k, names in known.items()
         }
         faults = plan.schedule(load.seed, load.seconds, wanted, self.kinds)
+        if self.scenario is not None:
+            faults = self.scenario.faults
         self.say(f"seed {load.seed}: {len(faults)} faults in {load.seconds:g} s, {load.rate:g} records/s")
         for fault in faults:
             self.say("  " + fault.line())
@@ -100,10 +104,13 @@ class Series:
             folder=folder,
             environ=ground.environ,
             say=self.say,
+            phases=self.scenario.phases if self.scenario else None,
         ).run()
         (folder / "outcome.json").write_text(json.dumps(outcome.as_dict(), indent=1), "utf-8")
 
     def _tell(self, outcome: Outcome) -> None:
+        for line in phase_lines(outcome):
+            self.say(line)
         for problem in outcome.problems:
             self.say(f"problem: {problem}")
         self.say(f"seed {outcome.seed}: {'passed' if outcome.passed else 'FAILED'}")

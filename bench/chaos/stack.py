@@ -19,7 +19,7 @@ from bench.chaos.clocks import Clocks
 from bench.chaos.components import CLASSES, CLOCK_WORDS
 from bench.chaos.links import Links
 from bench.chaos.pair import Pair
-from bench.chaos.plan import FAILOVER, FULL, KILL, LINK_KINDS, LOSE, REBALANCE, SKEW, SLOW, STOP
+from bench.chaos.plan import AWAY, FAILOVER, FULL, KILL, LINK_KINDS, LOSE, REBALANCE, SKEW, SLOW, STOP
 from clicktide import keys, topics
 from clicktide.settings import Settings
 from deploy.embedded.child import Child
@@ -49,6 +49,7 @@ def targets() -> Mapping[str, Sequence[str]]:
         SKEW: list(CLOCK_WORDS),
         FAILOVER: ["redis"],
         REBALANCE: MOVABLE,
+        AWAY: STORES,
         **dict.fromkeys(LINK_KINDS, (*STORES, "collector")),
     }
 
@@ -71,7 +72,7 @@ class StackSite:
     ) -> None:
         self.stack, self.settings, self.services, self.url, self.say = stack, settings, services, url, say
         self._links, self._clocks, self._disks, self._pair = links, clocks, disks, pair
-        self.held_down: set[str] = set()
+        self._held_down: dict[str, str] = {}
         self._down: dict[str, float] = {}
         self._restarts = 0
         self._looked_at = float("-inf")
@@ -92,7 +93,7 @@ class StackSite:
             self._looked_at = time.monotonic()
 
     def _tend(self, item: Server, now: float) -> None:
-        if item.name in self.held_down:
+        if item.name in self._held_down.values():
             return
         if self.stack.server(item.name).pid is not None:
             self._down.pop(item.name, None)
@@ -164,6 +165,12 @@ class StackSite:
 
     def fail_over(self) -> bool:
         return self._pair.switch()
+
+    def hold_down(self, target: str, *, down: bool) -> None:
+        if down:
+            self._held_down[target] = self._primary() if target == "redis" else target
+        else:
+            self._held_down.pop(target, None)
 
     def settle(self) -> None:
         self._pair.settle()

@@ -14,6 +14,7 @@ import pytest
 
 from bench.chaos.faults import Hand
 from bench.chaos.plan import (
+    AWAY,
     CUT,
     FAILOVER,
     FULL,
@@ -72,6 +73,9 @@ class Place:
     def fail_over(self):
         self.done.append(("switch",))
         return self.in_step
+
+    def hold_down(self, target, *, down):
+        self.done.append((target, down))
 
     def settle(self):
         self.done.append(("settle",))
@@ -218,6 +222,18 @@ def test_a_link_is_opened_again_when_its_time_is_over(place):
     h.heal()
     assert place.done[3:] == [("settle",), ("redis", "open")]
     assert said == ["   1.0 s  hole kafka 2.0 s", "   1.5 s  cut redis 9.0 s"]
+
+
+@pytest.mark.embedded
+def test_a_server_is_away_until_its_time_is_over(place, sleeper):
+    place.here["mariadb-1"] = [sleeper.pid]
+    h, _ = hand(place, Fault(1.0, AWAY, "mariadb-1", 4.0))
+    h.tick(1.0)
+    assert sleeper.wait(10) == -signal.SIGKILL
+    h.tick(4.9)
+    assert place.done == [("mariadb-1", True)]
+    h.tick(5.0)
+    assert place.done == [("mariadb-1", True), ("mariadb-1", False)]
 
 
 def test_a_clock_is_right_again_when_its_time_is_over(place):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bench.chaos import embedded, plan, stack
 from bench.chaos.plan import (
+    AWAY,
     COLLECTOR_SKEW_S,
     CUT,
     DELAY,
@@ -45,6 +46,7 @@ TARGETS = {
     SKEW: ["a", "services"],
     FAILOVER: ["redis"],
     REBALANCE: ["a", "b"],
+    AWAY: ["redis"],
 }
 seeds = st.integers(0, 10**9)
 few = settings(max_examples=25)
