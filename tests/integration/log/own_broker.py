@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.stack.jars import ensure_jars
@@ -24,10 +25,11 @@ def free_port() -> int:
 
 
 class OwnBroker:
-    """The broker in `folder`. `start` waits until it answers."""
+    """The broker in `folder`. `start` waits until it answers. `more` properties win over the stack's."""
 
-    def __init__(self, folder: Path) -> None:
-        settings = StackSettings(
+    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
+        self._more = more or {}
+        self._settings = settings = StackSettings(
             home=folder,
             cache=cache_folder(os.environ),
             kafka_port=free_port(),
@@ -39,12 +41,26 @@ class OwnBroker:
         self._out = folder / "kafka.out"
         self._process: subprocess.Popen[bytes] | None = None
 
+    def listener(self, protocol: str, port: int) -> None:
+        """Another listener, `SECURE`, beside the plain one; to be called before `start`."""
+        plain = f"CLIENT://{self.address}"
+        own = f"SECURE://127.0.0.1:{port}"
+        controller = f"CONTROLLER://127.0.0.1:{self._settings.kafka_controller_port}"
+        self._more = {
+            **self._more,
+            "listeners": f"{plain},{controller},{own}",
+            "advertised.listeners": f"{plain},{own}",
+            "listener.security.protocol.map": f"CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:{protocol}",
+        }
+
     @property
     def address(self) -> str:
         return self._kafka.address
 
     def start(self) -> None:
         self._kafka.prepare()
+        with self._kafka.configuration.open("a") as properties:
+            properties.writelines(f"{name}={value}\n" for name, value in self._more.items())
         with self._out.open("ab") as out:
             self._process = subprocess.Popen(
                 self._kafka.argv(),

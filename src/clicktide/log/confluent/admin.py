@@ -56,8 +56,9 @@ class ConfluentAdmin:
     def create_topics(self, topics: Mapping[str, int], retention_ms: int | None = None) -> None:
         for name, partitions in topics.items():
             check_topic(name, partitions)
-        with telling("ask for the topics"):
-            found = self._client().list_topics(timeout=REQUEST_TIMEOUT_S)
+        client = self._client()
+        with telling("ask for the topics", client):
+            found = client.list_topics(timeout=REQUEST_TIMEOUT_S)
         missing = [
             NewTopic(name, partitions, replication(len(found.brokers)), config=topic_config(retention_ms))
             for name, partitions in topics.items()

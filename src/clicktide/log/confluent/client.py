@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from clicktide.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 from clicktide.log.kafka import FETCH_WAIT_MS, METADATA_MAX_AGE_S, RECONNECT_BACKOFF_MS, Cluster
 from clicktide.log.limits import MAX_RECORD_BYTES, REQUEST_TIMEOUT_S
+from clicktide.log.refusals import Refusals
 
 # librdkafka writes to stderr otherwise; whoever wants its words configures this logger.
 logger = logging.getLogger("clicktide.log.confluent")
@@ -27,12 +28,22 @@ PARTITION_EOF: int = KafkaError._PARTITION_EOF
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 
+refusals = Refusals()
+
+
+def heard(error: KafkaError) -> None:
+    """librdkafka's word that is not one call's: kept when it says why there is no way in."""
+    if error.code() in NO_ACCESS:
+        refusals.note(error.str())
+
+
 UNKNOWN_TOPIC = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.UNKNOWN_TOPIC_ID,
 }
+_WORDS = 20
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 _LASTING = {
     *NO_ACCESS,
@@ -60,15 +71,21 @@ def told(error: KafkaError | None, what: str) -> LogError:
         return UnknownTopic(text)
     if error.code() in _TOO_LARGE:
         return RecordTooLarge(text)
-    return LogError(text) if error.code() in _LASTING else LogUnavailable(text)
+    return LogError(text) if error.code() in _LASTING else LogUnavailable(refusals.with_reason(text))
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Raise librdkafka's exceptions, and those of a future that is late, as the log's."""
+def telling(what: str, handle: Any = None) -> Iterator[None]:
+    """Raise librdkafka's exceptions, and those of a future that is late, as the log's.
+
+    `handle` is a client that nobody polls otherwise: what it has to say of its brokers is heard first.
+    """
     try:
         yield
     except KafkaException as e:
+        if handle is not None:
+            for _ in range(_WORDS):
+                handle.poll(0)
         found = e.args[0] if e.args else None
         raise told(found if isinstance(found, KafkaError) else None, what) from e
     except TimeoutError as e:
@@ -89,6 +106,7 @@ def _common(cluster: Cluster) -> dict[str, Any]:
         "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MS[1],
         "topic.metadata.refresh.interval.ms": METADATA_MAX_AGE_S * 1000,
         "logger": logger,
+        "error_cb": heard,
     }
     if cluster.sasl:
         conf["sasl.mechanisms"] = cluster.sasl_mechanism

@@ -55,10 +55,9 @@ class Inquiry:
         if not partitions:
             return {}
         what = f"ask for the offsets of group {self._group}"
-        with telling(what):
-            answer = self._open().committed(
-                [KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S
-            )
+        handle = self._open()
+        with telling(what, handle):
+            answer = handle.committed([KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S)
         found = {}
         for p in answer:
             if p.error is not None and p.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -88,8 +87,9 @@ class Inquiry:
 
     def counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Partitions of each topic."""
-        with telling("ask for the topics"):
-            found = self._open().list_topics(timeout=timeout_s)
+        handle = self._open()
+        with telling("ask for the topics", handle):
+            found = handle.list_topics(timeout=timeout_s)
         return {
             name: len(t.partitions) for name, t in found.topics.items() if shown(name) and t.error is None
         }
@@ -110,8 +110,9 @@ class Inquiry:
             time.sleep(_LOOK_AGAIN_S)
 
     def _bounds_of(self, partition: TopicPartition, deadline: float) -> tuple[int, int]:
-        with telling("ask for offsets"):
-            found = self._open().get_watermark_offsets(
+        handle = self._open()
+        with telling("ask for offsets", handle):
+            found = handle.get_watermark_offsets(
                 KafkaPartition(*partition), timeout=_left(deadline), cached=False
             )
         if found is None or min(found) < 0:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from confluent_kafka import KafkaError
 
 from clicktide.errors import LogError, LogUnavailable
-from clicktide.log.confluent.client import ALL_BROKERS_DOWN, NO_ACCESS, told
+from clicktide.log.confluent.client import ALL_BROKERS_DOWN, NO_ACCESS, heard, told
 
 
 class Outage:
@@ -29,6 +29,7 @@ class Outage:
 
     def heard(self, error: KafkaError) -> None:
         """librdkafka's word: an error that is not one call's."""
+        heard(error)
         if error.code() == ALL_BROKERS_DOWN:
             with self._lock:
                 self._error = LogUnavailable(f"Kafka: all brokers are away ({error.str()})")

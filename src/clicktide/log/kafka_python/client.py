@@ -5,6 +5,7 @@ Everything is bounded. What is not known to be lasting counts as retriable.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,23 @@ from kafka import errors as kafka_errors
 from clicktide.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 from clicktide.log.kafka import METADATA_MAX_AGE_S, RECONNECT_BACKOFF_MS, Cluster
 from clicktide.log.limits import REQUEST_TIMEOUT_S
+from clicktide.log.refusals import Refusals
+
+refusals = Refusals()
+_REFUSED = ("SaslAuthenticationFailed", "CERTIFICATE_VERIFY_FAILED", "UnsupportedSaslMechanism")
+
+
+class _Listener(logging.Handler):
+    """kafka-python says why it is refused in its log alone; the call then runs out of time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(argument, Exception) and any(word in str(argument) for word in _REFUSED):
+                refusals.note(str(argument))
+
+
+for _name in ("kafka.net.connection", "kafka.net.manager"):
+    logging.getLogger(_name).addHandler(_Listener(logging.ERROR))
 
 _UNKNOWN_TOPIC = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.UnknownTopicIdError)
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
@@ -41,7 +59,7 @@ def told(error: BaseException, what: str) -> LogError:
         return UnknownTopic(text)
     if isinstance(error, _TOO_LARGE):
         return RecordTooLarge(text)
-    return LogError(text) if isinstance(error, _LASTING) else LogUnavailable(text)
+    return LogError(text) if isinstance(error, _LASTING) else LogUnavailable(refusals.with_reason(text))
 
 
 @contextmanager
