@@ -16,10 +16,11 @@ from clicktide.retry.letters import Letter, replays_of
 
 
 class Audit:
-    """Appends to `path`; `now_ms` is the wall clock, `run` names this call of the desk."""
+    """Appends to `path`; `now_ms` is the wall clock, `run` names this call of the desk, `by` who acts
+    (None: the system's user)."""
 
-    def __init__(self, path: Path, run: str, now_ms: Callable[[], int]) -> None:
-        self.path, self._run, self._now_ms, self._who = path, run, now_ms, _who()
+    def __init__(self, path: Path, run: str, now_ms: Callable[[], int], by: str | None = None) -> None:
+        self.path, self._run, self._now_ms, self._who = path, run, now_ms, by or _who()
 
     def letters(self, action: str, letters: Sequence[Letter], edited: frozenset[str] = frozenset()) -> None:
         """One line a letter. No values and no user ids: those are what a removal removes."""

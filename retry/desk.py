@@ -1,21 +1,21 @@
-"""The desk: the log, Redis and the settings of an environment, opened for one command and closed after it."""
+"""The desk: the log, Redis and the settings of an environment, opened for one command or request and closed after it.
+
+Knows nothing of a terminal: the command line (`retry.opening`) and the query service (`services.desk`) use the same.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from bench.progress import Meter
-from cli.context import data_dir, settings_for
 from clicktide import keys
 from clicktide.errors import ClicktideError, SettingError
-from clicktide.log import open_log
 from clicktide.log.port import Log
 from clicktide.redisstore.client import connect, errors_named
 from clicktide.retry import policy, policy_file
@@ -32,18 +32,50 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Desk:
-    """One command's view. `run` is unique and goes to the audit trail and `tide-replay-id`."""
+class DeskBusy(SettingError):
+    """Another desk changes the dead letters now."""
 
-    def __init__(self, settings: Settings, log: Log, audit: Path) -> None:
+    retriable = True
+    code = "busy"
+
+
+# What a scan is for, and what keeps the work's lock meanwhile -> shows how far it is.
+Show = Callable[[str, Callable[[], None]], AbstractContextManager[Progress]]
+READING = "reading the dead letters"
+
+
+def quiet(_what: str, alive: Callable[[], None]) -> AbstractContextManager[Progress]:
+    """Shows nothing."""
+    return nullcontext(lambda _done, _total: alive())
+
+
+class Desk:
+    """One command's view. `run` is unique and goes to the audit trail and `tide-replay-id`; `by` is who acts (None: the
+    system's user)."""
+
+    def __init__(
+        self, settings: Settings, log: Log, audit: Path, by: str | None = None, show: Show = quiet
+    ) -> None:
         self.settings, self.log = settings, log
         self.prefix = settings.text("topics.prefix")
         self.namespace = settings.text("redis.namespace")
         self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-        self.audit = Audit(audit, self.run, now_ms)
+        self.audit = Audit(audit, self.run, now_ms, by)
+        self._show = show
         self.letters = Letters(log.consumer("desk"), self.prefix)
         self._redis: redis.Redis | None = None
         self._locked_at = 0
+
+    def progress(
+        self, what: str, alive: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Progress]:
+        """Shows how far a scan is, where there is somebody to see it."""
+        return self._show(what, alive)
+
+    def close(self) -> None:
+        self.letters.close()
+        if self._redis is not None:
+            self._redis.close()
 
     @property
     def redis(self) -> redis.Redis:
@@ -63,7 +95,7 @@ class Desk:
         key = f"{keys.dead_stopped(self.namespace)}:desk"
         with errors_named():
             if not self.redis.set(key, self.run, nx=True, px=_LOCK_MS):
-                raise SettingError("another desk is at work on the dead letters; try again in a minute")
+                raise DeskBusy("another desk is at work on the dead letters; try again in a minute")
         self._locked_at = now_ms()
         try:
             yield
@@ -81,31 +113,6 @@ class Desk:
             self._locked_at = now_ms()
             with errors_named():
                 self.redis.pexpire(f"{keys.dead_stopped(self.namespace)}:desk", _LOCK_MS)
-
-
-@contextmanager
-def desk_of(env: str, data_dir_given: Path | None, audit: Path | None = None) -> Iterator[Desk]:
-    """The desk of an environment. Raises `SettingError` when there is no log."""
-    settings = settings_for(env, data_dir_given)
-    if settings.text("log.adapter") == "embedded" and not Path(settings.text("log.path")).exists():
-        raise SettingError(f"there is no log at {settings.text('log.path')}; ./tide demo makes one")
-    desk = Desk(settings, open_log(settings), audit or data_dir(data_dir_given) / "dead-audit.jsonl")
-    try:
-        yield desk
-    finally:
-        desk.letters.close()
-
-
-@contextmanager
-def progress(what: str, alive: Callable[[], None] = lambda: None) -> Iterator[Progress]:
-    """Shows how far a scan is, on standard error."""
-    with Meter(what, 1.0) as meter:
-
-        def show(done: int, total: int) -> None:
-            alive()
-            meter.show(done / total if total else 1.0, f"{done:,} of {total:,} records")
-
-        yield show
 
 
 def plain(value: Any) -> str:

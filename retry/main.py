@@ -16,8 +16,9 @@ from clicktide.retry.dead_limits import group
 from clicktide.retry.letters import Filter, checked_id
 from retry import show as showing
 from retry.audit import history
-from retry.desk import desk_of, now_ms, progress
+from retry.desk import READING, now_ms
 from retry.edits import read_edits
+from retry.opening import desk_of
 from retry.options import (
     CodeOption,
     SinceOption,
@@ -28,7 +29,7 @@ from retry.options import (
     filter_of,
     span_s,
 )
-from retry.work import choose, id_of, must_choose, send
+from retry.work import choose, must_choose, remove, send
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +66,7 @@ def list_(
     """The dead letters that match, newest last; a record that died several times at one stage stands once."""
     with desk_of(env, data_dir) as desk:
         wanted = filter_of(desk.prefix, now_ms(), None, stage, code, since, until, user, topic)
-        with progress("reading the dead letters") as moved:
+        with desk.progress(READING) as moved:
             found = showing.newest(desk.letters.read(wanted, moved), limit)
         if as_json:
             for line in showing.json_lines(found, values=values):
@@ -89,7 +90,7 @@ def show(
     """One record: its bytes, its headers, and what has become of it so far."""
     with desk_of(env, data_dir, audit) as desk:
         name = checked_id(id_, desk.prefix)
-        with progress("looking for it") as moved:
+        with desk.progress(READING) as moved:
             found = list(desk.letters.read(Filter(ids=frozenset([name])), moved))
         past = history(desk.audit.path, name)
         if not found and not (past and not raw):
@@ -182,15 +183,7 @@ def purge(
             if not sys.stdin.isatty():
                 raise SettingError(f"{len(chosen)} dead letters would be removed for ever; say --yes")
             typer.confirm(f"Remove {len(chosen)} dead letters for ever?", abort=True)
-        producer, admin = desk.log.producer(), desk.log.admin()
-        try:
-            with desk.alone(), progress("removing", desk.still_alone) as moved:
-                gone = [{"id": id_of(desk, key), "stage": key[4]} for key in chosen.newest]
-                desk.audit.acts("purge", gone)
-                removal.remove(desk.letters, producer, admin, drop, moved)
-        finally:
-            producer.close()
-            admin.close()
+        remove(desk, chosen)
     print(f"removed {len(chosen)} dead letters (audit {desk.audit.path})")
     return 0
 

@@ -13,7 +13,13 @@ from clicktide.parse import Parser
 from clicktide.retry import removal, replay
 from clicktide.retry.letters import Filter, Key, Letter
 from clicktide.retry.replay import Replay, Selection, objection
-from retry.desk import Desk, now_ms, progress
+from retry.desk import READING, Desk, now_ms
+
+
+class NoSuchLetter(SettingError):
+    """An id names no letter (any more)."""
+
+    code = "unknown_letter"
 
 
 def must_choose(wanted: Filter, *, all_: bool, dry_run: bool) -> None:
@@ -26,7 +32,7 @@ def choose(
 ) -> Selection:
     parser = Parser(desk.settings)
     objections: dict[str, str] = {}
-    with progress("reading the dead letters") as moved:
+    with desk.progress(READING) as moved:
 
         def checked() -> Iterator[Letter]:
             for letter in desk.letters.read(wanted, moved):
@@ -40,7 +46,7 @@ def choose(
         raise SettingError(f"{next(iter(objections.values()))}{more}")
     missing = wanted.ids - {id_of(desk, key) for key in chosen.newest} - chosen.refused.keys()
     if missing:
-        raise SettingError(f"there is no dead letter {min(missing)}")
+        raise NoSuchLetter(f"there is no dead letter {min(missing)}")
     return chosen
 
 
@@ -53,7 +59,7 @@ def send(desk: Desk, chosen: Selection, edits: dict[str, bytes], rate: float, *,
     edited = frozenset(edits)
     producer, admin = desk.log.producer(), desk.log.admin()
     try:
-        with desk.alone(), progress("replaying", desk.still_alone) as moved:
+        with desk.alone(), desk.progress("replaying", desk.still_alone) as moved:
             began, sent = time.monotonic(), 0
 
             def pace(n: int) -> None:
@@ -80,6 +86,20 @@ def send(desk: Desk, chosen: Selection, edits: dict[str, bytes], rate: float, *,
                 if not keep:
                     removal.remove(desk.letters, producer, admin, chosen.by_partition(work.done), moved)
             return sent
+    finally:
+        producer.close()
+        admin.close()
+
+
+def remove(desk: Desk, chosen: Selection) -> int:
+    """Take them out of `dead` for ever; answers how many others had to be written again."""
+    producer, admin = desk.log.producer(), desk.log.admin()
+    try:
+        with desk.alone(), desk.progress("removing", desk.still_alone) as moved:
+            gone = [{"id": id_of(desk, key), "stage": key[4]} for key in chosen.newest]
+            desk.audit.acts("purge", gone)
+            drop = chosen.by_partition(chosen.newest)
+            return removal.remove(desk.letters, producer, admin, drop, moved)
     finally:
         producer.close()
         admin.close()

@@ -31,6 +31,7 @@ from services.access.limits import Quota
 from services.collector.batcher import Batcher, Bounds
 from services.collector.upload import Upload
 from services.dashboard.live import Live
+from services.desk.api import DeskApi
 from services.gate import Gate
 from services.openapi import document
 from services.operations import Operation, answer
@@ -61,6 +62,7 @@ class Services:
         self._log = open_log(settings) if log is None else log
         self.telemetry = Telemetry()
         self._stopping = False
+        self._desk: DeskApi | None = None
         s = settings
         ring = keyring_of(s, now_ms, self.telemetry.keys_good.set)
         self.guard = Guard(
@@ -109,6 +111,8 @@ class Services:
         if "query" in self._roles:
             metrics = MetricsApi(s, stores, health, now_ms)
             users = UsersApi(s, stores, health, now_ms, time.monotonic)
+            self._desk = DeskApi(s, self._log, now_ms)
+            operations += catalogue.desk(self._desk)
             operations += catalogue.query(metrics, users, LookupsApi(s, stores, health), status)
         if "dashboard" in self._roles:
             live = Live(s, stores, status, self.telemetry, now_ms)
@@ -161,6 +165,8 @@ class Services:
             done = await asyncio.to_thread(self.batcher.stop, self._settings.number("http.drain_s"))
             if not done:
                 _LOG.warning("the broker did not take what waited; those clients were answered 503")
+        if self._desk is not None:
+            self._desk.close()
         if self._health is not None:
             await self._health.close()
         if self.stores is not None:

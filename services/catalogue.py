@@ -10,6 +10,8 @@ from clicktide.event import Event
 from services.collector import tracker
 from services.collector.upload import Upload
 from services.dashboard.live import Live
+from services.desk import orders
+from services.desk.api import DeskApi
 from services.operations import Handler, Operation, answer
 from services.pages import docs_page, live_page
 from services.query import shapes
@@ -58,6 +60,7 @@ def collector(upload: Upload) -> list[Operation]:
             upload.handler,
             scope="write",
             body=Upload_,
+            takes=("application/json", "application/x-ndjson", "text/plain"),
             answers={202: Accepted, 207: Partly},
             problems=(
                 "all_rejected",
@@ -201,6 +204,65 @@ def of_users(users: UsersApi) -> list[Operation]:
             PageQuery,
             shapes.Purchases,
             "bad_cursor",
+        ),
+    ]
+
+
+def desk(api: DeskApi) -> list[Operation]:
+    common = ("bad_parameter", "store_unavailable")
+    order = (
+        *common,
+        "bad_body",
+        "body_timeout",
+        "too_large",
+        "unsupported_media_type",
+        "unsupported_encoding",
+    )
+    return [
+        Operation(
+            "GET",
+            "/v1/dead",
+            "Dead letters, newest first, by pages; each record and stage once.",
+            "desk",
+            api.list,
+            scope="admin",
+            query=orders.ListQuery,
+            answers={200: orders.Listed},
+            problems=(*common, "bad_cursor"),
+        ),
+        Operation(
+            "POST",
+            "/v1/dead/replay",
+            "Send dead letters back to the stage that failed; only says what it would do unless dry_run is false.",
+            "desk",
+            api.replay,
+            scope="admin",
+            body=orders.ReplayOrder,
+            answers={200: orders.Replayed},
+            problems=(*order, "unknown_letter", "busy"),
+        ),
+        Operation(
+            "POST",
+            "/v1/dead/purge",
+            "Remove dead letters for ever; only says how many unless confirm is that number.",
+            "desk",
+            api.purge,
+            scope="admin",
+            body=orders.PurgeOrder,
+            answers={200: orders.Purged},
+            problems=(*order, "unknown_letter", "busy", "not_confirmed"),
+        ),
+        # Behind the two above, which it would match as well.
+        Operation(
+            "GET",
+            "/v1/dead/{id}",
+            "One dead record: its bytes, its headers, and what has become of it so far.",
+            "desk",
+            api.show,
+            scope="admin",
+            path_parameters={"id": "topic:partition:offset, as the list shows it."},
+            answers={200: orders.Shown},
+            problems=(*common, "unknown_letter"),
         ),
     ]
 

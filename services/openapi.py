@@ -14,6 +14,13 @@ from services.problems import CODES, MEDIA_TYPE
 _REF = "#/components/schemas/{name}"
 
 
+# Bodies that are text in the document, whatever they hold.
+_TEXTS = {
+    "application/x-ndjson": {"type": "string", "description": "One event a line."},
+    "text/plain": {"type": "string", "description": "Any of these, as sendBeacon sends it."},
+}
+
+
 class Problem(msgspec.Struct):
     """An RFC 9457 problem document. Problems about one parameter name it; `all_rejected` has one result an event."""
 
@@ -65,13 +72,7 @@ def _operation(o: Operation, by_kind: dict[int, Any], components: dict[str, Any]
         schema = by_kind[id(o.body)]
         out["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {"schema": schema},
-                "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
-                "text/plain": {
-                    "schema": {"type": "string", "description": "Any of these, as sendBeacon sends it."}
-                },
-            },
+            "content": {t: {"schema": _TEXTS.get(t, schema)} for t in o.takes},
         }
     return out
 

@@ -36,6 +36,7 @@ class Operation:
     problems: tuple[str, ...] = ()
     body: Any = None
     media_type: str = "application/json"
+    takes: tuple[str, ...] = ("application/json",)
     # The right that its caller needs where keys are set: write, read, admin; "" for none.
     scope: str = ""
 
@@ -62,7 +63,7 @@ def parameters(request: Request, kind: type[P]) -> P:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as e:
-        raise ProblemError("bad_parameter", _line(str(e))) from e
+        raise ProblemError("bad_parameter", message(str(e))) from e
 
 
 def identifier(request: Request, name: str) -> str:
@@ -79,8 +80,9 @@ def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(orjson.dumps(body), status, headers=out, media_type="application/json")
 
 
-def _line(message: str) -> str:
-    what, _, path = message.partition(" - at `$")
+def message(text: str) -> str:
+    """What msgspec says of a bad value, with the parameter's name in front."""
+    what, _, path = text.partition(" - at `$")
     name = path.strip("`.").split("[")[0]
     if "unknown field" in what:
         return what.replace("Object contains unknown field", "unknown parameter")

@@ -369,6 +369,13 @@ REGISTRY: dict[str, Setting] = {
             _at_least(1),
         ),
         Setting(
+            "retry.audit_file",
+            str,
+            "",
+            "",
+            "Where the services write who changed dead letters; empty: dead-audit.jsonl beside the embedded log, else here.",
+        ),
+        Setting(
             "retry.dead_burst",
             int,
             10_000,
