@@ -50,6 +50,7 @@ class Health:
         self._handles: tuple[LogAdmin, LogConsumer] | None = None
         self._look = Look(0, None, None, None)
         self._complete: dict[int, int] = {}
+        self._earliest: int | None = None
         self._task: asyncio.Task[Look] | None = None
 
     def degraded(self) -> list[str]:
@@ -70,10 +71,9 @@ class Health:
         task = self._refresh()
         if task is not None and self._now_ms() - self._look.at > _OLD_MS:
             await asyncio.wait({task}, timeout=_WAIT_S)
-        look = self._look
-        if look.standings is not None:
-            self._complete = complete_by(look.standings, look.at, self.prefix, self._complete)
-        return completeness(self._complete, user_id)
+        if user_id is None:
+            return self._earliest
+        return self._complete.get(partition_of(user_id.encode(), len(self._complete) or 1)) or None
 
     def degraded_by(self, look: Look) -> list[str]:
         """As `degraded`, of that reading."""
@@ -119,6 +119,10 @@ class Health:
             pass
         await self._stores.revive()
         self._look = Look(at, done, breakers, standings, alarms)
+        if standings is not None:
+            self._complete = complete_by(standings, at, self.prefix, self._complete)
+        # For every answer till the next reading.
+        self._earliest = min(self._complete.values(), default=0) or None
         return self._look
 
     def _standings(self, log: Log, done: Done) -> dict[str, list[Standing]]:
@@ -151,13 +155,6 @@ def complete_by(
                 time = before.get(s.partition, 0)
             out[s.partition] = min(time, out.get(s.partition, time))
     return out
-
-
-def completeness(complete: Mapping[int, int], user_id: str | None) -> int | None:
-    """Of one user's partition, or of all; None where nothing is known."""
-    if user_id is None:
-        return min(complete.values(), default=0) or None
-    return complete.get(partition_of(user_id.encode(), len(complete) or 1)) or None
 
 
 def open_breakers(said: dict[str, dict[str, Any]], now_ms: int) -> dict[str, str]:

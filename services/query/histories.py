@@ -76,13 +76,12 @@ class Histories:
         full = len(matching) == wanted.limit
         if full and matching[-1][OCCURRED_AT] >= held_from:
             return False, True
-        trimmed = card >= self._limits.length
-        if trimmed or not card:
+        if card >= self._limits.length:
             return False, False
         if wanted.since is not None and wanted.since >= held_from:
             return True, True
         past = self._pasts.get(user_id)
-        if past is None or card < past.card or self._clock() - past.made > pasts.WHOLE_S:
+        if past is None or card < past.card or self._clock() - past.made > pasts.good_for(past):
             try:
                 past = await self._learn(shard, user_id)
             except StoreError:
@@ -116,7 +115,7 @@ class Histories:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
         try:
             past = await self._learned(shard, user_id, found.rows)
-            if past is None or not found.rows:
+            if past is None:
                 # Redis lacks events that SQL has: what waits for it comes by the retry topics.
                 return (await self._stored(shard, user_id, None, None)).tally, True
         except StoreError:
@@ -134,7 +133,7 @@ class Histories:
         since = pasts.asked_since(rows, self._limits, self._now_ms())
         stored = await self._stored(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
         past = pasts.learned(rows, stored, since, self._limits, self._clock())
-        if past is not None and rows:
+        if past is not None:
             self._remember(user_id, past)
         else:
             self._pasts.pop(user_id, None)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from clicktide.row import COLUMNS, EVENT_ID, EXTRA, OCCURRED_AT, SHARD, Row
+from clicktide.row import COLUMNS, EVENT_ID, EXTRA, OCCURRED_AT, Row
 
-_SHOWN = tuple((i, name) for i, name in enumerate(COLUMNS[:EXTRA]) if i != SHARD)
+_NAMES = COLUMNS[: EXTRA + 1]
 Event = dict[str, Any]
 Position = tuple[int, str]
 
 
 def event_of(row: Row) -> Event:
     """The event's fields by name, those without a value left out; times in ms, amounts in minor units."""
-    event: Event = {name: row[i] for i, name in _SHOWN if row[i] is not None}
-    if row[EXTRA]:
-        event.update(orjson.loads(row[EXTRA]))
+    event: Event = {name: value for name, value in zip(_NAMES, row, strict=False) if value is not None}
+    del event["shard"]
+    extra = event.pop("extra", None)
+    if extra:
+        event.update(orjson.loads(extra))
     return event
 
 
-def position_of(row: Row) -> Position:
-    """Where the row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low."""
-    return (row[OCCURRED_AT], row[EVENT_ID])
+# Where a row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low.
+position_of: Callable[[Row], Position] = itemgetter(OCCURRED_AT, EVENT_ID)
 
 
 def rows_of(members: Iterable[bytes]) -> list[Row]:

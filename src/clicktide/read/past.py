@@ -21,10 +21,10 @@ from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
 from clicktide.sql.schema import events
 
-KEEP = 32  # so many of the newest events stay outside a tally: late ones among them cost nothing
-_FOLD = 96
+KEEP = 8  # so many of the newest events stay outside a tally: late ones among them cost nothing
+_FOLD = 32
 _SLACK_MS = 3_600_000
-WHOLE_S, TRIMMED_S = 600.0, 30.0
+_WHOLE_S, _TRIMMED_S, _EMPTY_S = 600.0, 30.0, 5.0
 _KNOWN_ROWS = 50
 
 
@@ -100,10 +100,18 @@ def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held
     return Read(commands, fold)
 
 
+def good_for(past: Past) -> float:
+    """For how long (s) it may be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
+    if past.trimmed:
+        return _TRIMMED_S
+    return _WHOLE_S if past.card or past.older else _EMPTY_S
+
+
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
     """Whether the tally and the rows found from its cut on are together all events of the user."""
     full = found.card >= limits.length
-    if clock - past.made > (TRIMMED_S if full else WHOLE_S) or found.card < past.card:
+    age = clock - past.made
+    if age > good_for(past) or (full and age > _TRIMMED_S) or found.card < past.card:
         return False
     if not full:
         # One more below the cut came late and is not in the tally.
@@ -144,25 +152,33 @@ def advanced(past: Past, found: Held) -> Past:
 
 
 def stored(connection: Connection, shard: int, user_id: str, since: int | None, newest: int | None) -> Stored:
-    """What SQL has of a user: all of it where `since` is None."""
+    """What SQL has of a user: all of it where `since` is None. Mostly that is one look into the index."""
     mine = (events.c.shard == shard, events.c.user_id == user_id)
-    before = mine if since is None else (*mine, events.c.occurred_at < since)
+    if since is None:
+        return Stored(_tally(connection, mine), 0)
+    at = events.c.occurred_at
+    last = since if newest is None else max(since, newest)
+    total, older = connection.execute(
+        sa.select(sa.func.count(), sa.func.count(sa.case((at < since, 1)))).where(*mine, at <= last)
+    ).one()
+    inside = 0 if newest is None else int(total) - int(older)
+    return Stored(_tally(connection, (*mine, at < since)) if older else Tally(), inside)
+
+
+def _tally(connection: Connection, where: tuple[Any, ...]) -> Tally:
     tally = Tally()
     n, amount = sa.func.count(), sa.func.coalesce(sa.func.sum(events.c.amount), 0)
     times = sa.func.min(events.c.occurred_at), sa.func.max(events.c.occurred_at)
     names = events.c.type, events.c.category_id, events.c.brand_id
     for kind, category, brand, count, total, first, last in connection.execute(
-        sa.select(*names, n, amount, *times).where(*before).group_by(*names)
+        sa.select(*names, n, amount, *times).where(*where).group_by(*names)
     ):
         tally.group(kind, category, brand, int(count), int(total))
         tally.seen(int(first), int(last))
     if tally.events:
         what = events.c.occurred_at, events.c.province, events.c.gender, events.c.age_range
         for row in connection.execute(
-            sa.select(*what).where(*before).order_by(events.c.occurred_at.desc()).limit(_KNOWN_ROWS)
+            sa.select(*what).where(*where).order_by(events.c.occurred_at.desc()).limit(_KNOWN_ROWS)
         ):
             tally.know(*row)
-    if since is None or newest is None:
-        return Stored(tally, 0)
-    inside = sa.select(n).where(*mine, events.c.occurred_at >= since, events.c.occurred_at <= newest)
-    return Stored(tally, int(connection.execute(inside).scalar_one()))
+    return tally
