@@ -155,10 +155,12 @@ class Services:
         await self.stop()
 
     async def stop(self) -> None:
-        """Takes nothing new and ends what runs, within `http.drain_s`. May be called twice."""
+        """Not ready for `http.unready_s`; then takes nothing new and ends what runs, within `http.drain_s`. May be called twice."""
         if self._stopping:
             return
         self._stopping = True
+        # Whoever sends requests here needs time to see that it is to stop; until then it gets its answers as ever.
+        await asyncio.sleep(self._settings.number("http.unready_s"))
         if self.live is not None:
             await self.live.stop()
         if self.batcher is not None:

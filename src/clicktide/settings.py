@@ -559,6 +559,14 @@ REGISTRY: dict[str, Setting] = {
             _at_least(0.01),
         ),
         Setting(
+            "http.unready_s",
+            float,
+            0.0,
+            "s",
+            "A service that is told to stop says so in /health/ready for so long before it takes nothing new.",
+            _at_least(0),
+        ),
+        Setting(
             "http.drain_s",
             float,
             10.0,
