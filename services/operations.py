@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -51,7 +52,7 @@ class Operation:
 
 def parameters(request: Request, kind: type[P]) -> P:
     """The query parameters as `kind`; a comma-separated or repeated parameter is a list. Raises a `bad_parameter` problem."""
-    lists = {f.encode_name for f in msgspec.structs.fields(kind) if "list" in str(f.type)}
+    lists = _lists(kind)
     given: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name in lists:
@@ -64,6 +65,11 @@ def parameters(request: Request, kind: type[P]) -> P:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as e:
         raise ProblemError("bad_parameter", message(str(e))) from e
+
+
+@cache
+def _lists(kind: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(f.encode_name for f in msgspec.structs.fields(kind) if "list" in str(f.type))
 
 
 def identifier(request: Request, name: str) -> str:
