@@ -22,7 +22,7 @@ class EventsTopology(Topology):
 
     config = {**par.TOPOLOGY, **policy_file.options(POLICY)}
 
-    spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.settings(par.SPOUT))
+    spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.settings(par.SPOUT, grows=False))
     parse = ParseBolt.spec(name="parse", inputs={spout: NEAR}, par=par.PARSE, config=par.settings(par.PARSE))
     aggregate = AggregateBolt.spec(
         name="aggregate", inputs={parse: NEAR}, par=par.AGGREGATE, config=par.settings(par.AGGREGATE)

@@ -2,7 +2,8 @@
 
 `par` is the number of executors that a topology starts with. Storm fixes the number of *tasks* at submit, and
 `storm rebalance -e bolt=n` cannot go beyond it: HEADROOM times as many tasks as executors leave room to grow while events
-flow. A task is a process; one without an executor of its own shares one, so headroom costs memory and nothing else.
+flow. A task is a process; one without an executor of its own shares one, so headroom costs a bolt memory and nothing else.
+Spouts have none: tasks that share an executor wait for each other's polls, and one carries far more than the bolts behind it.
 
 The number of workers is `topology.workers` in config.json, or `-w` on the command line.
 """
@@ -28,12 +29,12 @@ HEADROOM = {"embedded": 1, "stack": 2, "cluster": 2}
 # that ours hold is text.
 TOPOLOGY: dict[str, object] = {
     "topology.message.timeout.secs": 60,
-    # Slices are few and large: an executor that finds nothing to do had better sleep a millisecond than spin a thousand
-    # rounds (Storm's default), which cost more than all the work (docs/performance.md).
+    # Slices are few and large: an executor that finds nothing to do had better sleep some milliseconds than spin a thousand
+    # rounds (Storm's default), which cost more than all the work. Each hop is later by half of them (docs/performance.md).
     "topology.bolt.wait.progressive.level1.count": 1,
     "topology.bolt.wait.progressive.level2.count": 1,
-    "topology.bolt.wait.progressive.level3.sleep.millis": 1,
-    "topology.spout.wait.progressive.level3.sleep.millis": 2,
+    "topology.bolt.wait.progressive.level3.sleep.millis": 4,
+    "topology.spout.wait.progressive.level3.sleep.millis": 4,
 }
 
 

@@ -22,8 +22,8 @@ from clicktide.sql import SqlStore
 from clicktide.watch import StoreWatch
 from multilang.component import TideSpout
 
-# How long an idle `next` may hold the pipe that also carries acks, s.
-IDLE_S = 0.004
+# How long an idle `next` may hold the pipe that also carries acks, s. It ends with the first record, so only acks wait.
+IDLE_S = 0.02
 RETRY_IDLE_S = 0.05  # what is tried again has waited for a second anyway
 
 
