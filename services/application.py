@@ -72,7 +72,7 @@ class Services:
         self.stores, self._health, self.live, reading = self._reading()
         operations = [*self._collector(), *reading, *self._own()]
         self.operations = operations
-        self._document = document(operations)
+        self._document = document(operations, keys=self.guard.on)
         extra: list[BaseRoute] = []
         if self.live is not None:
             extra.append(WebSocketRoute("/v1/live", self._feed))

@@ -31,14 +31,42 @@ class Problem(msgspec.Struct):
     code: str
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The document of these operations."""
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key made by `./tide keys add`."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-Tide-Key", "description": "The same key."},
+    "address": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "Write keys only, for `navigator.sendBeacon`, which can send no header.",
+    },
+}
+_TEXT = {"schema": {"type": "string"}}
+# What an answer may carry beside its body.
+_ALWAYS = {"X-Request-Id": {"description": "The request's id: its own, or one that was made.", **_TEXT}}
+_LIMITS = {
+    "RateLimit-Policy": {"description": "The limits that apply to this caller.", **_TEXT},
+    "RateLimit": {"description": "What is left of them.", **_TEXT},
+}
+_REFUSED = {"WWW-Authenticate": {"description": "RFC 6750.", **_TEXT}}
+_RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "required": False,
+    "description": "1 to 64 of A-Z a-z 0-9 . _ -; answered, logged, and kept with the events; another text is replaced.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+
+
+def document(operations: Sequence[Operation], *, keys: bool = False) -> dict[str, Any]:
+    """The document of these operations. `keys`: whether operations with a scope need one."""
     kinds = _kinds(operations)
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     by_kind = dict(zip(map(id, kinds), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for o in operations:
-        paths.setdefault(o.path, {})[o.method.lower()] = _operation(o, by_kind, components)
+        paths.setdefault(o.path, {})[o.method.lower()] = _operation(o, by_kind, components, keys=keys)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -47,7 +75,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "description": "Shopper behaviour and orders: the collector takes events, the query service shows them.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
 
 
@@ -60,14 +88,20 @@ def _kinds(operations: Sequence[Operation]) -> list[Any]:
     return list(found.values())
 
 
-def _operation(o: Operation, by_kind: dict[int, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    o: Operation, by_kind: dict[int, Any], components: dict[str, Any], *, keys: bool
+) -> dict[str, Any]:
     out: dict[str, Any] = {
         "summary": o.summary,
         "operationId": f"{o.method.lower()}_{o.path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}",
         "tags": [o.tag],
-        "parameters": [*_path_parameters(o), *_query_parameters(o, by_kind, components)],
+        "parameters": [*_path_parameters(o), *_query_parameters(o, by_kind, components), _REQUEST_ID],
         "responses": _responses(o, by_kind),
     }
+    if o.scope:
+        ways = ["bearer", "header", *(["address"] if o.scope == "write" else [])]
+        out["security"] = [*([] if keys else [{}]), *({way: []} for way in ways)]
+        out["description"] = f"Where keys are set it needs a key of scope {o.scope}, or an admin key."
     if o.body is not None:
         schema = by_kind[id(o.body)]
         out["requestBody"] = {
@@ -118,7 +152,8 @@ def _responses(o: Operation, by_kind: dict[int, Any]) -> dict[str, Any]:
         described: dict[str, Any] = {
             "description": {202: "Accepted", 207: "Some are rejected", 304: "As the client has it"}.get(
                 status, "OK"
-            )
+            ),
+            "headers": {**_ALWAYS, **(_LIMITS if o.scope else {}), **(_RETRY if status == 207 else {})},
         }
         if kind is str:
             described["content"] = {o.media_type: {"schema": {"type": "string"}}}
@@ -126,13 +161,31 @@ def _responses(o: Operation, by_kind: dict[int, Any]) -> dict[str, Any]:
             described["content"] = {"application/json": {"schema": by_kind[id(kind)]}}
         out[str(status)] = described
     by_status: dict[int, list[str]] = {}
-    for code in o.problems:
+    for code in (*o.problems, *_access(o)):
         by_status.setdefault(CODES[code][0], []).append(code)
     for status, codes in sorted(by_status.items()):
         out[str(status)] = {
             "description": " ".join(f"`{c}`: {CODES[c][1]}." for c in codes),
+            "headers": {
+                **_ALWAYS,
+                **(_REFUSED if status == 401 else {}),
+                **(_RETRY if status in {429, 503} else {}),
+                **(_LIMITS if status == 429 else {}),
+            },
             "content": {MEDIA_TYPE: {"schema": by_kind[id(Problem)]}},
         }
-        if status in {429, 503}:
-            out[str(status)]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return out
+
+
+def _access(o: Operation) -> tuple[str, ...]:
+    """The codes with which the guard refuses."""
+    if not o.scope:
+        return ()
+    own = (
+        ("key_in_address",)
+        if o.scope == "write"
+        else ()
+        if "rate_limited" in o.problems
+        else ("rate_limited",)
+    )
+    return ("key_missing", "key_unknown", "key_scope", "key_origin", *own)
