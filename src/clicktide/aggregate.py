@@ -40,7 +40,7 @@ class Effects:
 
     seconds: dict[int, Counts] = field(default_factory=dict)
     minutes: dict[int, Counts] = field(default_factory=dict)
-    timelines: dict[str, list[int | str]] = field(default_factory=dict)
+    timelines: dict[str, list[str]] = field(default_factory=dict)
     visitors: dict[int, set[str]] = field(default_factory=dict)
     payers: dict[int, set[str]] = field(default_factory=dict)
     late: int = 0
@@ -64,7 +64,7 @@ def effects(rows: Iterable[Row], late_after_ms: int) -> Effects:
         line = timelines.get(user)
         if line is None:
             line = timelines[user] = []
-        line += (occurred, orjson.dumps(row[:TIMELINE_COLUMNS]).decode())
+        line += (str(occurred), orjson.dumps(row[:TIMELINE_COLUMNS]).decode())
         if row[RECEIVED_AT] - occurred > late_after_ms:
             out.late += 1
             continue

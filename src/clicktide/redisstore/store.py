@@ -6,7 +6,6 @@ been done is not done again.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -130,17 +129,13 @@ class RedisStore:
                 out.append((f"b:{granularity}:{start}" if ttl else "b:a", ttl, increments))
         return out
 
-    def _seen(self, key: str, by_hour: Mapping[int, set[str]]) -> list[tuple[str, int, list[str]]]:
-        if not by_hour:
-            return []
-        days: defaultdict[int, set[str]] = defaultdict(set)
-        for hour, users in by_hour.items():
-            days[hour - hour % 86400] |= users
-        everyone = set().union(*days.values())
+    def _seen(
+        self, key: str, by_hour: Mapping[int, set[str]]
+    ) -> list[tuple[str, int, str, int, str, list[str]]]:
+        hour_ttl, day_ttl = self._ttls["h"], self._ttls["d"]
         return [
-            *((f"{key}:h:{hour}", self._ttls["h"], sorted(users)) for hour, users in by_hour.items()),
-            *((f"{key}:d:{day}", self._ttls["d"], sorted(users)) for day, users in days.items()),
-            (f"{key}:a", 0, sorted(everyone)),
+            (f"{key}:h:{hour}", hour_ttl, f"{key}:d:{hour - hour % 86400}", day_ttl, f"{key}:a", list(users))
+            for hour, users in by_hour.items()
         ]
 
 

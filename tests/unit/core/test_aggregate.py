@@ -108,7 +108,7 @@ def test_money_beyond_what_a_double_holds():
 def test_a_timeline_member_is_the_rows_first_columns():
     one = row("e", page="/p", offset=7)
     score, member = effects([one], WEEK_MS).timelines["u1"]
-    assert score == NOW - 1000
+    assert score == str(NOW - 1000)
     assert json.loads(member) == one[: EXTRA + 1]
     assert COLUMNS[EXTRA] == "extra"
     assert OFFSET > EXTRA, (
