@@ -94,3 +94,51 @@ def latency(
     busy = {role: s / found.seconds * 100 for role, s in found.cpu_s.items()}
     print(f"  CPU: {_table(busy, '% of a core')}")
     print(f"  load: {found.load}")
+
+
+@app.command()
+def queries(
+    env: EnvOption = "embedded",
+    rate: Annotated[float, typer.Option(min=1, help="Queries a second.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=1, help="So long; the warming up comes before.")] = 30,
+    events: Annotated[float, typer.Option(min=0, help="Events a second that flow beside.")] = 5000,
+    before: Annotated[int, typer.Option(min=0, help="Events stored beforehand.")] = 200_000,
+    warm: Annotated[float, typer.Option(min=0, help="Seconds of queries that do not count.")] = 10,
+    mix: Annotated[
+        str, typer.Option(help="Shares of timeline, profile, sessions, purchases and the metrics.")
+    ] = "timeline=1,profile=1",
+) -> None:
+    """How long queries take in an open loop while events flow, and the CPU seconds they cost."""
+    from bench.bench_queries import percentile
+    from bench.bench_queries import queries as measure
+    from bench.query_load import shares_of
+    from bench.system import system
+
+    try:
+        shares_of(mix)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--mix") from e
+    print(
+        f"queries, {env}, {rate:g}/s ({mix}) for {seconds:g} s beside {events:g} events/s by the log, on {_machine()}, "
+        "everything on them"
+    )
+    with system(env) as under:
+        found = measure(under, env, rate, seconds, events, before, warm, mix, _say)
+    for path, ms in [*sorted(found.ms.items()), ("all", found.all_ms)]:
+        print(
+            f"{path}: "
+            + ", ".join(
+                f"{name} {percentile(ms, q):.2f}"
+                for name, q in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+            )
+            + f", mean {sum(ms) / len(ms):.2f} ms; {len(ms)} answers"
+        )
+    print(
+        f"achieved {found.answers / found.seconds:,.0f}/s; {found.failed} failed, {found.late} sent late, "
+        f"{found.degraded} degraded; status "
+        + ", ".join(f"{code}: {n}" for code, n in sorted(found.status.items()))
+    )
+    print(f"  query service: {found.service_cpu_s / found.answers * 1000:.3f} CPU s per 1000 queries")
+    busy = {role: s / found.seconds * 100 for role, s in found.cpu_s.items()}
+    print(f"  CPU: {_table(busy, '% of a core')}")
+    print(f"  events: {found.load}")

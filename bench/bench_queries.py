@@ -1,0 +1,202 @@
+"""Queries: how long timelines and profiles take at a steady rate while events flow, and what a query costs.
+
+A query service of its own is started over the system's stores, so that its CPU time is the queries' alone. Three processes make
+the load: the events, the queries, and this one, which only looks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import orjson
+
+from bench import machine
+from bench.generator import events
+from bench.system import System
+from clicktide.errors import ClicktideError
+from clicktide.log.port import Outgoing
+
+_LEAD_S = 3.0  # the generator's start, before the queries'
+_STUCK_S = 120.0
+_CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Queried:
+    """Latencies in ms by path, sorted; `cpu_s` of all roles over `seconds`, `service_cpu_s` of the query service alone."""
+
+    ms: dict[str, list[float]]
+    status: dict[str, int]
+    late: int
+    failed: int
+    degraded: int
+    seconds: float
+    service_cpu_s: float
+    cpu_s: dict[str, float]
+    load: str
+
+    @property
+    def answers(self) -> int:
+        return sum(map(len, self.ms.values()))
+
+    @property
+    def all_ms(self) -> list[float]:
+        return sorted(itertools.chain.from_iterable(self.ms.values()))
+
+
+def percentile(ms: list[float], q: float) -> float:
+    """Of sorted values; infinite where there are none."""
+    return ms[min(len(ms) - 1, int(q * len(ms)))] if ms else float("inf")
+
+
+def queries(
+    under: System,
+    env: str,
+    rate: float,
+    seconds: float,
+    events_per_s: float,
+    before: int,
+    warm: float,
+    mix: str,
+    say: Callable[[str], None],
+) -> Queried:
+    """Measure for `seconds` at `rate`, with `events_per_s` flowing by the log and `before` events stored beforehand."""
+    _fill(under, before, say)
+    with (
+        _service(under, env) as (service, url),
+        _events(under, env, events_per_s, warm + seconds) as generator,
+    ):
+        say(f"the query service answers at {url}; {warm:g} s to warm up, then {seconds:g} s that count")
+        command = [sys.executable, "-P", "-m", "bench.query_load", url, "--rate", str(rate), "--mix", mix]
+        command += ["--seconds", str(seconds), "--warm", str(warm)]
+        load = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environ(under))
+        try:
+            time.sleep(warm)
+            first, own = machine.cpu_by_role(under.processes()), _cpu(service)
+            time.sleep(max(0.0, seconds - 0.5))
+            cpu = machine.spent(first, machine.cpu_by_role(under.processes()))
+            spent, looked = _cpu(service) - own, max(0.0, seconds - 0.5)
+            said = load.communicate(timeout=60)[0]
+        finally:
+            if load.poll() is None:
+                load.kill()
+            load.wait()
+        if load.returncode:
+            raise ClicktideError("the load of queries failed; see above")
+        found = orjson.loads(said)
+        share = found["seconds"] / looked
+    return Queried(
+        {path: sorted(ms) for path, ms in found["ms"].items()},
+        found["status"],
+        found["late"],
+        found["failed"],
+        found["degraded"],
+        found["seconds"],
+        spent * share,
+        {role: s * share for role, s in cpu.items()},
+        generator.said,
+    )
+
+
+def _fill(under: System, count: int, say: Callable[[str], None]) -> None:
+    if not count:
+        return
+    say(f"storing {count} events first")
+    made = events(11, rate=1000.0, start_ms=int(time.time() * 1000) - count, run=f"q{time.time_ns():x}")
+    records = (Outgoing(under.topic, r.user_id.encode(), r.value) for r in itertools.islice(made, count))
+    while chunk := list(itertools.islice(records, _CHUNK)):
+        under.producer.send(chunk, 60.0)
+    target, done, moved_at = under.end(), 0, time.monotonic()
+    while (now_done := under.done()) < target:
+        if now_done > done:
+            done, moved_at = now_done, time.monotonic()
+        if time.monotonic() - moved_at > _STUCK_S:
+            raise ClicktideError(f"nothing has moved for {_STUCK_S:.0f} s: is the topology running?")
+        time.sleep(0.1)
+
+
+def _environ(under: System) -> dict[str, str]:
+    own = {k.upper().replace(".", "_"): str(v) for k, v in under.settings.options().items()}
+    return {**os.environ, **own}
+
+
+@contextmanager
+def _service(under: System, env: str) -> Iterator[tuple[int, str]]:
+    """A query service on a free port; its process id and its URL."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "services",
+        "query",
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "-e",
+        env,
+    ]
+    process = subprocess.Popen(command, env=_environ(under), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if "http://" not in line:
+            raise ClicktideError("the query service did not start; see above")
+        yield process.pid, line.split()[-1]
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Said:
+    """What the generator printed when it ended."""
+
+    said = ""
+
+
+@contextmanager
+def _events(under: System, env: str, rate: float, seconds: float) -> Iterator[_Said]:
+    out = _Said()
+    if not rate:
+        yield out
+        return
+    command = [sys.executable, "-P", "-m", "cli.main", "generate", "--rate", str(rate)]
+    command += [
+        "--seconds",
+        str(seconds + _LEAD_S),
+        "--seed",
+        "7",
+        "--truth",
+        os.devnull,
+        "--to",
+        "kafka",
+        "-e",
+        env,
+    ]
+    process = subprocess.Popen(
+        command, env=_environ(under), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        time.sleep(_LEAD_S)
+        yield out
+        said = process.communicate(timeout=60)[0].splitlines()
+        out.said = " | ".join(line for line in said if line.startswith(("sent", "accepted", "from")))
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _cpu(pid: int) -> float:
+    return next((p.cpu_s for p in machine.processes() if p.pid == pid), 0.0)
