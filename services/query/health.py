@@ -58,6 +58,11 @@ class Health:
         self._refresh()
         return self._degraded()
 
+    def known(self) -> Look:
+        """The last reading, however old; asks for another one."""
+        self._refresh()
+        return self._look
+
     async def look(self, *, fresh: bool = False) -> Look:
         """A reading not older than a second; `fresh`: one that starts now."""
         if fresh and self._task is not None and not self._task.done():
