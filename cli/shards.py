@@ -1,4 +1,4 @@
-"""`./tide shards`: which DSN holds which logical shard; sets the DSNs up, and moves shards between them."""
+"""`./tide shards`: which DSN holds which logical shard; sets the DSNs up, moves shards, deletes what is old."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clicktide.settings import Settings
 if TYPE_CHECKING:
     from clicktide.sql import SqlStore
 
-app = typer.Typer(help="Which DSN holds which logical shard: show, init, move.", no_args_is_help=True)
+app = typer.Typer(help="The logical shards: show, init, move, prune.", no_args_is_help=True)
 
 
 @app.command()
@@ -102,6 +102,43 @@ def move(
         progress.end()
         print(f"shard {shard}: at DSN {store.dsn_of(shard)}")
     return 0
+
+
+@app.command()
+def prune(
+    shards: Annotated[list[int] | None, typer.Argument(help="Logical shards.  [default: all]")] = None,
+    older_than: Annotated[str, typer.Option("--older-than", help="Age of what goes, in days: 90d.")] = "",
+    env: EnvOption = "embedded",
+    data_dir: DataDirOption = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> int:
+    """Delete the events that happened longer ago, and the orders of which nothing happened since; sums stay as they are."""
+    from clicktide.sql.prune import cutoff_ms
+    from clicktide.sql.prune import prune as delete_old
+
+    days = older_than.removesuffix("d")
+    if not days.isdecimal():
+        raise SettingError(f"--older-than: expected a number of days like 90d, got {older_than!r}")
+    settings = settings_for(env, data_dir)
+    before = cutoff_ms(settings, int(days) * 86_400_000, time.time_ns() // 1_000_000)
+    store = _open(settings)
+    chosen = sorted(set(shards or range(store.shards)))
+    if chosen[0] < 0 or chosen[-1] >= store.shards:
+        raise SettingError(f"expected shards from 0 to {store.shards - 1}")
+    try:
+        found = delete_old(store, chosen, before, _tell_pruning, delete=not dry_run)
+    except KeyboardInterrupt:
+        print("\nstopped on its way; the same command goes on")
+        raise
+    finally:
+        print()
+    print(f"{'would delete' if dry_run else 'deleted'} {found.events:,} events and {found.orders:,} orders")
+    return 0
+
+
+def _tell_pruning(shard: int, table: str, seen: int, old: int) -> None:
+    print(f"\rshard {shard}: {table} looked at {seen:,}, too old {old:,}      ", end="", flush=True)
 
 
 class _Progress:
