@@ -19,6 +19,7 @@ from clicktide.retry.policy import FATAL
 from clicktide.slices import FAILED, FAILURES, RECORDS, RETRIES, Failure, Failures, Records, Retries, Slice
 from clicktide.source import Limits, Source, retry_names
 from clicktide.sql import SqlStore
+from clicktide.start import EARLIEST
 from clicktide.watch import StoreWatch
 from multilang.component import TideSpout
 
@@ -44,7 +45,7 @@ class _SliceSpout(TideSpout):
             s.integer("slice.in_flight"),
             s.number("commit.delay_s"),
             s.integer("retry.poison_fails"),
-            s.text("slice.start"),
+            self.start(),
         )
         self.source = Source(
             open_log(s).consumer(s.text("group")),
@@ -66,6 +67,9 @@ class _SliceSpout(TideSpout):
 
     def due(self) -> Any:
         return None
+
+    def start(self) -> str:
+        return self.settings.text("slice.start")
 
     def send(self, found: Slice) -> None:
         raise NotImplementedError
@@ -116,6 +120,9 @@ class RetrySpout(_SliceSpout):
 
     def due(self) -> Any:
         return envelope.not_before
+
+    def start(self) -> str:
+        return EARLIEST  # whatever waits there is ours, and still to be done
 
     def send(self, found: Slice) -> None:
         place = found.place

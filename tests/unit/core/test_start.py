@@ -5,6 +5,7 @@ import pytest
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
 from clicktide.start import start_of
+from spouts.slices import KafkaSpout, RetrySpout
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,10 @@ def test_forms(text, start):
 def test_what_is_no_start_is_refused(text):
     with pytest.raises(SettingError, match=r"slice\.start: expected earliest, latest, a time with its zone"):
         Settings({"slice.start": text})
+
+
+def test_retry_topics_are_always_read_from_their_beginning():
+    for kind, start in ((KafkaSpout, "latest"), (RetrySpout, "earliest")):
+        spout = kind.__new__(kind)
+        spout.settings = Settings({"slice.start": "latest"})
+        assert spout.start() == start
