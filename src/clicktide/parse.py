@@ -7,11 +7,13 @@ same answer for ever (nothing here reads a clock), so a replay decides as the fi
 from __future__ import annotations
 
 from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from clicktide import event
 from clicktide.event import Event, millis
@@ -39,6 +41,16 @@ _encode = msgspec.json.Encoder().encode
 _MAX_CACHED_USERS = 200_000
 # A text of so many characters is within the limit whatever they are: UTF-8 takes at most 4 bytes for one.
 _SURELY_SMALL = event.MAX_BYTES // 4
+
+
+class _Extra(msgspec.Struct, omit_defaults=True, gc=False):
+    """What is kept but has no column."""
+
+    device_id: str | None = None
+    session_id: str | None = None
+    anonymous_id: str | None = None
+    page: str | None = None
+    attributes: dict[str, Any] | None = None
 
 
 class Rejection(NamedTuple):
@@ -69,23 +81,11 @@ def topic_digest(topic_id: str) -> str:
     return b64encode(blake2b(topic_id.encode(), digest_size=4).digest())[:6].decode()
 
 
-def fingerprint(e: Event, user_id: str) -> str:
-    """8 characters: a digest of the business fields, without timestamps, so a client's retry has the same."""
+def fingerprint(business: tuple[str | int | None, ...]) -> str:
+    """8 characters: a digest of the business fields (type, user, item, category, merchant, brand, order, amount, quantity),
+    without timestamps, so a client's retry has the same."""
     # As JSON, which no text in a field can imitate: with a mere separator other events could have equal digests.
-    fields = _encode(
-        (
-            e.type,
-            user_id,
-            e.item_id,
-            e.category_id,
-            e.merchant_id,
-            e.brand_id,
-            e.order_id,
-            e.amount,
-            e.quantity or 1,
-        )
-    )
-    return b64encode(blake2b(fields, digest_size=6).digest()).decode()
+    return b2a_base64(blake2b(_encode(business), digest_size=6).digest(), newline=False).decode()
 
 
 class Parser:
@@ -148,43 +148,57 @@ class Parser:
             e = self.decode(value)
         if isinstance(e, Rejection):
             return e
-        received = timestamp if e.received_at is None else e.received_at
+        # One call for all fields: an attribute each costs more than checking them.
+        (
+            event_id, kind, user_id, occurred_at, item, category, merchant, brand, order, amount, quantity,
+            gender, age_range, province, channel, device, session, anonymous, page, sent_at, received_at, _v, attributes,
+        ) = astuple(e)  # fmt: skip
+        received = timestamp if received_at is None else received_at
         if received > timestamp + self._future_ms:
             # Only the collector knows when it received: a writer of its own that says otherwise would move the limit.
             return _future("received_at", received - timestamp, self._future_ms)
-        if (
-            refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)
-        ) is not None:
+        if (refusal := self._rules(e, max(received, timestamp) if sent_at is None else received)) is not None:
             return refusal
-        occurred = millis(e.occurred_at)
-        if e.sent_at is not None:
+        occurred = millis(occurred_at)
+        if sent_at is not None:
             # The client's clock cancels out: both times are read from it.
-            occurred = max(0, received - (millis(e.sent_at) - occurred))
-        user_id = e.user_id if isinstance(e.user_id, str) else str(e.user_id)
-        try:
-            extra = _extra(e)
-        except RecursionError:
-            return Rejection("bad_value", "attributes: nested too deep")
+            occurred = max(0, received - (millis(sent_at) - occurred))
+        if not isinstance(user_id, str):
+            user_id = str(user_id)
+        extra = None
+        if (
+            session is not None
+            or device is not None
+            or page is not None
+            or anonymous is not None
+            or attributes
+        ):
+            try:
+                extra = _encode(_Extra(device, session, anonymous, page, attributes or None)).decode()
+            except RecursionError:
+                return Rejection("bad_value", "attributes: nested too deep")
+        quantity = quantity or 1
+        business = (kind, user_id, item, category, merchant, brand, order, amount, quantity)
         return [
-            e.event_id,
-            e.type,
+            event_id,
+            kind,
             user_id,
             occurred,
             received,
-            self.shard(user_id),
-            e.item_id,
-            e.category_id,
-            e.merchant_id,
-            e.brand_id,
-            e.order_id,
-            e.amount,
-            e.quantity or 1,
-            e.gender or "unknown",
-            e.age_range,
-            e.province,
-            e.channel,
+            self._shard_of.get(user_id) or self.shard(user_id),
+            item,
+            category,
+            merchant,
+            brand,
+            order,
+            amount,
+            quantity,
+            gender or "unknown",
+            age_range,
+            province,
+            channel,
             extra,
-            fingerprint(e, user_id),
+            fingerprint(business),
             topic,
             partition,
             offset,
@@ -255,26 +269,6 @@ def _future(field: str, ahead_ms: int, most_ms: int) -> Rejection:
     return Rejection(
         "future", f"{field} is {ahead_ms // 1000} s ahead, at most {most_ms // 1000} s are taken"
     )
-
-
-def _extra(e: Event) -> str | None:
-    """The fields that are kept but not columns, as JSON text; None where there are none."""
-    if (
-        e.session_id is None
-        and e.device_id is None
-        and e.page is None
-        and e.anonymous_id is None
-        and not e.attributes
-    ):
-        return None
-    extra: dict[str, Any] = {
-        name: value
-        for name in ("device_id", "session_id", "anonymous_id", "page")
-        if (value := getattr(e, name)) is not None
-    }
-    if e.attributes:
-        extra["attributes"] = e.attributes
-    return _encode(extra).decode()
 
 
 def _convert(found: dict[str, Any]) -> Event | Rejection:
