@@ -21,9 +21,8 @@ def field(event_id: str) -> bytes:
 def claim(row: Row) -> bytes:
     """The claim that this row makes: equal bytes mean the same record, an equal start the same content."""
     content_and_topic: bytes = (row[FINGERPRINT] + row[TOPIC_ID]).encode()
-    partition: int = row[PARTITION]
-    offset: int = row[OFFSET]
-    return content_and_topic + partition.to_bytes(2, "big") + offset.to_bytes(6, "big")
+    place: int = row[PARTITION] << 48 | row[OFFSET]
+    return content_and_topic + place.to_bytes(8, "big")
 
 
 def packed(rows: Iterable[Row]) -> bytes:

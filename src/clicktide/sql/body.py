@@ -37,10 +37,16 @@ _NULL: Final = b"null"
 def body_of(row: Row) -> bytes:
     """The row's body. Raises `orjson.JSONEncodeError` for what is no JSON value."""
     extra = row[EXTRA]
-    # As it is, not as text in text: every quote in it would need two escapes.
-    if extra is not None and extra[:1] == "{":
-        extra = orjson.Fragment(extra)
-    return orjson.dumps([row[RECEIVED_AT], *row[ITEM_ID:EXTRA], *row[FINGERPRINT:], extra])
+    if extra is None:
+        tail = b",null]"
+    elif extra[:1] == "{":
+        # As it is, not as text in text: every quote in it would need two escapes.
+        tail = f",{extra}]".encode()
+    else:
+        tail = b",%b]" % orjson.dumps(extra)
+    # The sum is a small object of its own; what `dumps` answers keeps its larger buffer, and a thousand of those
+    # grow and shrink the heap with every slice, at three times the cost of all this.
+    return orjson.dumps([row[RECEIVED_AT], *row[ITEM_ID:EXTRA], *row[FINGERPRINT:]])[:-1] + tail
 
 
 def head_of(row: Row) -> list[Any]:
