@@ -14,6 +14,8 @@ from clicktide.slices import FAILED
 from spouts.slices import KafkaSpout
 
 POLICY = Path(__file__).resolve().parent.parent / "retry" / "policy.toml"
+# Evenly over all tasks: after a rebalance a worker may have fewer of the next bolt's than another.
+EVENLY = Grouping.SHUFFLE
 NEAR = Grouping.LOCAL_OR_SHUFFLE
 
 
@@ -23,12 +25,14 @@ class EventsTopology(Topology):
     config = {**par.TOPOLOGY, **policy_file.options(POLICY)}
 
     spout = KafkaSpout.spec(name="spout", par=par.SPOUT, config=par.settings(par.SPOUT, grows=False))
-    parse = ParseBolt.spec(name="parse", inputs={spout: NEAR}, par=par.PARSE, config=par.settings(par.PARSE))
+    parse = ParseBolt.spec(
+        name="parse", inputs={spout: EVENLY}, par=par.PARSE, config=par.settings(par.PARSE)
+    )
     aggregate = AggregateBolt.spec(
-        name="aggregate", inputs={parse: NEAR}, par=par.AGGREGATE, config=par.settings(par.AGGREGATE)
+        name="aggregate", inputs={parse: EVENLY}, par=par.AGGREGATE, config=par.settings(par.AGGREGATE)
     )
     persist = PersistBolt.spec(
-        name="persist", inputs={aggregate: NEAR}, par=par.PERSIST, config=par.settings(par.PERSIST)
+        name="persist", inputs={aggregate: EVENLY}, par=par.PERSIST, config=par.settings(par.PERSIST)
     )
     divert = DivertBolt.spec(
         name="divert",

@@ -29,6 +29,9 @@ HEADROOM = {"embedded": 1, "stack": 2, "cluster": 2}
 # that ours hold is text.
 TOPOLOGY: dict[str, object] = {
     "topology.message.timeout.secs": 60,
+    # A bolt in Python takes what it is given and waits elsewhere, so Storm holds the task that has all the work for idle and
+    # gives it more: of two tasks one had 73,000 events and the other 5,000, and the executor that a rebalance had added none.
+    "topology.disable.loadaware.messaging": True,
     # Slices are few and large: an executor that finds nothing to do had better sleep some milliseconds than spin a thousand
     # rounds (Storm's default), which cost more than all the work. Each hop is later by half of them (docs/performance.md).
     "topology.bolt.wait.progressive.level1.count": 1,

@@ -12,6 +12,7 @@ from clicktide.slices import FAILED
 from spouts.slices import RetrySpout
 
 POLICY = Path(__file__).resolve().parent.parent / "retry" / "policy.toml"
+EVENLY = Grouping.SHUFFLE
 NEAR = Grouping.LOCAL_OR_SHUFFLE
 
 
@@ -24,7 +25,7 @@ class RedriveTopology(Topology):
         name="retry_spout", par=par.RETRY_SPOUT, config=par.settings(par.RETRY_SPOUT, grows=False)
     )
     retry = RetryBolt.spec(
-        name="retry", inputs={retry_spout: NEAR}, par=par.RETRY, config=par.settings(par.RETRY)
+        name="retry", inputs={retry_spout: EVENLY}, par=par.RETRY, config=par.settings(par.RETRY)
     )
     divert = DivertBolt.spec(
         name="divert",
