@@ -36,6 +36,7 @@ from services.gate import Gate
 from services.openapi import document
 from services.operations import Operation, answer
 from services.problems import ProblemError
+from services.query.gauges import PipelineGauges
 from services.query.health import Health
 from services.query.lookups import LookupsApi
 from services.query.metrics import MetricsApi
@@ -105,6 +106,7 @@ class Services:
         s = self._settings
         stores = Stores(s, self._log, self.telemetry)
         health = Health(s, stores, now_ms)
+        self.telemetry.registry.register(PipelineGauges(health))
         status = StatusApi(s, stores, health, now_ms)
         live: Live | None = None
         operations: list[Operation] = []
