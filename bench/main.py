@@ -97,6 +97,36 @@ def latency(
 
 
 @app.command()
+def scale(
+    events: Annotated[int, typer.Option(min=1000, help="Records in all.")] = 200_000,
+    rate: Annotated[float, typer.Option(min=1, help="Records a second.")] = 2000,
+    rebalance: Annotated[float, typer.Option(help="Seconds until `storm rebalance`.")] = 20,
+    kill: Annotated[float, typer.Option(help="Seconds until a worker is killed.")] = 40,
+    persist: Annotated[int, typer.Option(min=1, help="Executors of persist after the rebalance.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the traffic.")] = 1,
+) -> int:
+    """Two Storm workers, a rebalance and a killed worker while events flow, on a real stack of its own; then the ledger."""
+    import shutil
+    import tempfile
+
+    from bench import scale as drill
+    from cli.context import ROOT
+
+    course = drill.Course(events, rate, rebalance, kill, persist, seed)
+    print(f"scale, {events} records at {rate:g}/s on {_machine()}, everything on them")
+    root = Path(tempfile.mkdtemp(prefix="clicktide-scale-"))
+    try:
+        with drill.own_stack(root, ROOT, _say) as own, drill.topologies(own, root, ROOT, _say) as environ:
+            found = drill.run(own, root, ROOT, environ, course, _say)
+            print("\n".join(found.lines()))
+            for task, counts in sorted(drill.shares(own).items()):
+                print(f"  {task}, since it started: {counts}")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return 0 if found.balanced else 1
+
+
+@app.command()
 def queries(
     env: EnvOption = "embedded",
     rate: Annotated[float, typer.Option(min=1, help="Queries a second.")] = 1000,
