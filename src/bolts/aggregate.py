@@ -38,4 +38,5 @@ class AggregateBolt(TideBolt):
             self.emit([tup.values[0] if whole else pack(Rows(place, done.rows))])
 
     def breaker_states(self) -> dict[str, str]:
-        return {} if self.breaker.state == CLOSED else {persist.REDIS: self.breaker.state}
+        state = self.breaker.reported()
+        return {} if state == CLOSED else {persist.REDIS: state}

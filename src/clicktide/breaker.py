@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 Clock = Callable[[], float]
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
+# An open breaker that nothing has asked for so long says nothing of its store any more, s.
+SILENT_S = 30.0
 
 
 @dataclass(slots=True)
@@ -30,6 +32,12 @@ class Breaker:
         if self._opened_at is None:
             return CLOSED
         return HALF_OPEN if self._probing else OPEN
+
+    def reported(self) -> str:
+        """The state for those who want to know how the store is: closed, too, where no call has tried it of late."""
+        if self._opened_at is not None and self.clock() - self._opened_at > max(SILENT_S, 2 * self.probe_s):
+            return CLOSED
+        return self.state
 
     def allows(self) -> bool:
         """Whether to call the store now. While open it says yes once every `probe_s`, and that call is the probe."""
@@ -67,5 +75,6 @@ class Breakers:
         return breaker
 
     def states(self) -> dict[str, str]:
-        """Those that are not closed."""
-        return {str(store): b.state for store, b in self._by_store.items() if b.state != CLOSED}
+        """Those that are reported as not closed."""
+        said = {str(store): b.reported() for store, b in self._by_store.items()}
+        return {store: state for store, state in said.items() if state != CLOSED}

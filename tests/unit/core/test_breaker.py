@@ -72,3 +72,26 @@ def test_each_store_has_its_own():
     assert not breakers.of("mysql.0").allows()
     assert breakers.of("mysql.1").allows()
     assert breakers.states() == {"mysql.0": OPEN}
+
+
+def test_a_store_that_nobody_has_asked_of_late_is_not_reported_as_away():
+    clock = Clock()
+    breaker = opened(clock)
+    clock.pass_(29.0)
+    assert breaker.reported() == OPEN
+    clock.pass_(2.0)
+    assert (breaker.reported(), breaker.state) == (CLOSED, OPEN)
+    assert breaker.allows()
+    breaker.failed()
+    assert breaker.reported() == OPEN, "it was asked just now"
+
+
+def test_only_what_is_reported_as_open_is_among_the_states():
+    clock = Clock()
+    breakers = Breakers(clock, 1, 5.0)
+    breakers.of("redis").failed()
+    clock.pass_(25.0)
+    breakers.of("mysql.0").failed()
+    assert breakers.states() == {"redis": OPEN, "mysql.0": OPEN}
+    clock.pass_(10.0)
+    assert breakers.states() == {"mysql.0": OPEN}
