@@ -5,19 +5,20 @@ Neither says whose it is, so all shards are asked, by their primary key.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from clicktide import topics
-from clicktide.errors import ClicktideError, StoreError
+from clicktide.errors import ClicktideError
 from clicktide.log.port import Log, Record, TopicPartition
-from clicktide.orders import Order
+from clicktide.orders import join
 from clicktide.read import lag, search
 from clicktide.read.events import event_of
-from clicktide.row import Row
 from clicktide.settings import Settings
+from clicktide.sql import read
 from services.operations import answer, identifier
 from services.problems import ProblemError
 from services.query.health import Health
@@ -36,12 +37,12 @@ class LookupsApi:
 
     async def order(self, request: Request) -> Response:
         order_id = identifier(request, "order_id")
-        try:
-            found: Order | None = await self._stores.sql_everywhere(lambda sql: sql.order(order_id))
-        except StoreError as e:
-            raise ProblemError("store_unavailable", str(e), retry_after=1) from e
-        if found is None:
+        parts, error = await self._stores.sql_everywhere(lambda c, shards: read.order(c, shards, order_id))
+        if not parts:
+            if error is not None:
+                raise ProblemError("store_unavailable", str(error), retry_after=1)
             raise ProblemError("unknown_order", "no event of this order is stored")
+        found = reduce(join, parts)
         steps = {"ordered": found.ordered, "paid": found.paid, "refunded": found.refunded}
         history = {
             name: {"at": step.at, "event_id": step.event, "amount": step.amount}
@@ -56,7 +57,8 @@ class LookupsApi:
 
     async def event(self, request: Request) -> Response:
         event_id = identifier(request, "event_id")
-        row, sql_error = await self._stored(event_id)
+        rows, sql_error = await self._stores.sql_everywhere(lambda c, shards: read.event(c, shards, event_id))
+        row = rows[0] if rows else None
         # What is not stored may have been written a moment ago: only a fresh look knows the log's end.
         look = await self._health.look(fresh=row is None)
         waiting = {n: s for n, s in (look.standings or {}).items() if n != self._topic(topics.DEAD)}
@@ -87,12 +89,6 @@ class LookupsApi:
         raise ProblemError(
             "unknown_event", "no store and no topic shows it", event_id=event_id, state="unknown"
         )
-
-    async def _stored(self, event_id: str) -> tuple[Row | None, StoreError | None]:
-        try:
-            return await self._stores.sql_everywhere(lambda sql: sql.event(event_id)), None
-        except StoreError as e:
-            return None, e
 
     async def _search(
         self, event_id: str, ranges: dict[TopicPartition, tuple[int, int]]

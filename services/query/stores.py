@@ -31,6 +31,8 @@ from services.query.channel import Channel
 from services.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from clicktide.sql import SqlStore
 
 T = TypeVar("T")
@@ -86,18 +88,27 @@ class Stores:
         """`ask` runs in a thread. `name` is the store that it needs: `mysql.<dsn>`."""
         return await self._guarded(name, lambda: self._in_thread(ask))
 
-    async def sql_everywhere(self, ask: Callable[[SqlStore], T]) -> T:
-        """`ask` looks in all DSNs, one after the other; it is asked even while one of them is away, and the one that
-        fails it is noted as away."""
-        limit = self._timeout * (len(self.sql_store().dsns) + 1)
-        try:
-            async with asyncio.timeout(limit):
-                return await self._in_thread(ask)
-        except TimeoutError:
-            raise StoreUnavailable("mysql", f"no answer after {limit:g} s") from None
-        except StoreUnavailable as e:
-            self._failed(e.store, self._breaker(e.store))
-            raise
+    async def sql_everywhere(
+        self, ask: Callable[[Connection, list[int]], T | None]
+    ) -> tuple[list[T], StoreError | None]:
+        """What `ask` finds in the shards of each DSN, all asked at the same time, and the error of one that was not
+        asked or did not answer."""
+
+        async def one(index: int) -> T | None:
+            return await self.sql(f"mysql.{index}", lambda sql: sql.at_dsn(index, ask))
+
+        dsns = range(len(self.sql_store().dsns))
+        answers = await asyncio.gather(*map(one, dsns), return_exceptions=True)
+        found: list[T] = []
+        error: StoreError | None = None
+        for answer in answers:
+            if isinstance(answer, StoreError):
+                error = error or answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer is not None:
+                found.append(answer)
+        return found, error
 
     async def ping(self, index: int) -> None:
         """Whether the DSN answers; raises `StoreUnavailable` when not."""

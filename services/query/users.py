@@ -98,7 +98,7 @@ class UsersApi:
         tally, exact = await self._asked(self._histories.tally(user_id))
         if not tally.events:
             self._known([], narrowed=False)
-        return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **tally.shown()})
+        return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **tally.as_json()})
 
     async def sessions(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")

@@ -111,7 +111,7 @@ class Tally:
     def events(self) -> int:
         return sum(self.types.values())
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The tally as a profile's members, but for the user's id."""
         types = self.types
         return {

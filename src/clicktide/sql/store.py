@@ -154,6 +154,16 @@ class SqlStore:
         """`work` on a connection to the DSN that holds `shard`; it reads only, and may run again on another one."""
         return self._at_owner(shard, work)
 
+    def at_dsn(self, dsn_index: int, work: Callable[[Connection, list[int]], T]) -> T:
+        """`work` on a connection to the DSN and the shards that it holds; it reads only, and may run again."""
+        dsn = self.dsns[dsn_index]
+
+        def here(connection: Connection) -> T:
+            self.placements.look(dsn, connection)
+            return work(connection, self._held(dsn_index))
+
+        return dsn.read(here)
+
     def event(self, event_id: str) -> Row | None:
         """The row of an event, looked for in all shards; raises `StoreUnavailable` when one that may have it is away."""
         found = self._everywhere(lambda c, shards: read.event(c, shards, event_id), enough=bool)
@@ -254,13 +264,8 @@ class SqlStore:
         found: list[T] = []
         away: StoreUnavailable | None = None
         for dsn in self.dsns:
-
-            def here(connection: Connection, dsn: Dsn = dsn) -> T:
-                self.placements.look(dsn, connection)
-                return work(connection, self._held(dsn.index))
-
             try:
-                found.append(dsn.read(here))
+                found.append(self.at_dsn(dsn.index, work))
             except StoreUnavailable as e:
                 away = away or e
                 continue

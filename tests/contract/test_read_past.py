@@ -1,0 +1,67 @@
+"""What SQL says of a user's past, in both dialects, is what the events come to."""
+
+from __future__ import annotations
+
+import pytest
+from sql_dialects import DIALECTS, fresh_dsns, open_store, row
+
+from clicktide.read import past
+from clicktide.read.tally import Tally
+
+SHARD = 2
+
+
+@pytest.fixture(params=DIALECTS)
+def store(request, tmp_path):
+    store = open_store(fresh_dsns(request.param, tmp_path, 2))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def rows(store):
+    kinds = ["view", "pay", "refund", "cart", "order", "click", "pay"]
+    rows = [
+        row(
+            f"e{i:02}",
+            type=kinds[i % 7],
+            user_id="u",
+            occurred_at=1000 + i,
+            category_id=[None, "7", "8"][i % 3],
+            brand_id="b",
+            # Their sum is no longer exact in a double.
+            amount=10**12 - i if kinds[i % 7] in ("pay", "refund", "order") else None,
+            order_id="o" if kinds[i % 7] in ("pay", "refund", "order") else None,
+            province="北京" if i == 20 else None,
+            gender="male" if i < 10 else "unknown",
+        )
+        for i in range(60)
+    ]
+    store.write(0, [*rows, row("x", user_id="other", occurred_at=5)])
+    return rows
+
+
+def asked(store, since, newest):
+    return store.at_owner(SHARD, lambda c: past.stored(c, SHARD, "u", since, newest))
+
+
+@pytest.mark.parametrize("since", [None, 1000, 1001, 1030, 1060])
+def test_the_tally_is_that_of_the_rows_before(store, rows, since):
+    before = [r for r in rows if since is None or r[3] < since]
+    found = asked(store, since, None)
+    assert found.tally.as_json() == Tally().add(before).as_json()
+    assert found.inside == 0
+
+
+def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):
+    assert rows
+    assert asked(store, 1030, 1039).inside == 10
+    assert asked(store, 1030, 2000).inside == 30
+    assert asked(store, 0, 2000).inside == 60
+    assert asked(store, 2000, 3000).inside == 0
+
+
+def test_of_another_user_there_is_nothing(store, rows):
+    assert rows
+    found = store.at_owner(SHARD, lambda c: past.stored(c, SHARD, "nobody", 5000, 9000))
+    assert (found.tally.events, found.inside) == (0, 0)
