@@ -55,7 +55,7 @@ _REQUEST_ID = {
     "in": "header",
     "required": False,
     "description": "1 to 64 of A-Z a-z 0-9 . _ -; answered, logged, and kept with the events; another text is replaced.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "schema": {"type": "string"},
 }
 
 

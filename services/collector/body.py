@@ -35,6 +35,12 @@ class Limits(NamedTuple):
     seconds: float
 
 
+def stated_length(request: Request) -> int | None:
+    """What Content-Length says; None where it says nothing that could be a length."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
 async def read(request: Request, limits: Limits) -> bytes:
     """The body as it was before it was compressed. Raises problems 400, 408, 413, 415."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -42,8 +48,7 @@ async def read(request: Request, limits: Limits) -> bytes:
         raise ProblemError(
             "unsupported_encoding", f"Content-Encoding {encoding[:40]!r}: expected gzip, zstd or none"
         )
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.body:
+    if (stated_length(request) or 0) > limits.body:
         raise _too_large(limits.body, "body")
     raw = bytearray()
     try:

@@ -24,7 +24,7 @@ from clicktide.settings import Settings
 from services.access.keyfile import Key
 from services.access.limits import Quota, UserLimits
 from services.collector.batcher import Batcher, Overloaded, Stopping
-from services.collector.body import Limits, pieces, read
+from services.collector.body import Limits, pieces, read, stated_length
 from services.collector.limits import Room
 from services.operations import answer
 from services.problems import ProblemError
@@ -76,10 +76,10 @@ class Upload:
         key: Key | None = request.scope["state"].get("key")
         # A key past its limit costs no reading, inflating or parsing.
         self._refusing(lambda: self._quota.check(key), 1)
-        length = request.headers.get("content-length", "")
+        length = stated_length(request)
         with self.room.held(None if key is None else key.id) as take:
             # Without a length the body may be as long as the limit.
-            take(min(int(length), self._limits.body) if length.isdigit() else self._limits.body)
+            take(self._limits.body if length is None else min(length, self._limits.body))
             body = await read(request, self._limits)
             if request.headers.get("content-encoding"):
                 take(len(body))
