@@ -1,0 +1,147 @@
+"""The past of a user: tallies add up, and what is remembered is dropped when it no longer holds."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clicktide.read import past as pasts
+from clicktide.read.events import position_of
+from clicktide.read.past import Held, Limits, Stored
+from clicktide.read.tally import Tally
+from clicktide.row import COLUMNS, OCCURRED_AT
+
+LIMITS = Limits(length=60, ttl_ms=1_000_000_000, future_ms=300_000)
+NOW = 5_000_000_000
+SINCE = NOW - LIMITS.ttl_ms + LIMITS.future_ms + 3_600_000
+
+
+def row(event_id, at, kind="view", **more):
+    values = dict.fromkeys(COLUMNS)
+    values.update(event_id=event_id, type=kind, user_id="u", occurred_at=at, gender="unknown", quantity=1)
+    if kind in {"pay", "refund", "order"}:
+        values["amount"] = 7
+    values.update(more)
+    return list(values.values())
+
+
+events = st.lists(
+    st.builds(
+        row,
+        st.uuids().map(str),
+        st.integers(0, 50),
+        st.sampled_from(["view", "pay", "refund", "order"]),
+        category_id=st.sampled_from([None, "a", "b"]),
+        brand_id=st.sampled_from([None, "x"]),
+        province=st.sampled_from([None, "p", "q"]),
+        gender=st.sampled_from(["unknown", "male", "female"]),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events, st.integers(0, 30), st.randoms(use_true_random=False))
+def test_a_tally_does_not_depend_on_order_or_parts(rows, cut, rng):
+    whole = Tally().add(rows).as_json()
+    shuffled = rows[:]
+    rng.shuffle(shuffled)
+    first = Tally().add(shuffled[:cut])
+    assert first.copy().add(shuffled[cut:]).as_json() == whole
+    # The copy left the first one alone.
+    assert first.as_json() == Tally().add(shuffled[:cut]).as_json()
+
+
+def test_the_top_ten_are_those_with_most_events_and_then_by_name():
+    tally = Tally()
+    for i in range(30):
+        tally.group("view", f"c{i:02}", None, 1 + i % 3, 0)
+    top = tally.as_json()["categories"]
+    assert [c["category_id"] for c in top] == [f"c{i:02}" for i in range(2, 30, 3)]
+    assert {c["events"] for c in top} == {3}
+
+
+def newest_first(rows):
+    return sorted(rows, key=position_of, reverse=True)
+
+
+def held(rows, cut):
+    return Held(
+        len(rows),
+        sum(r[OCCURRED_AT] < cut for r in rows),
+        newest_first(r for r in rows if r[OCCURRED_AT] >= cut),
+    )
+
+
+def learned(rows, older=None, inside=None):
+    rows = newest_first(rows)
+    since = pasts.asked_since(rows, LIMITS, NOW)
+    have = sum(r[OCCURRED_AT] >= since for r in rows)
+    return pasts.learned(
+        rows, Stored(older or Tally(), have if inside is None else inside), since, LIMITS, 0.0
+    )
+
+
+def test_of_few_events_nothing_is_summed_up_and_redis_is_whole():
+    rows = [row(str(i), NOW - i) for i in range(5)]
+    past = learned(rows)
+    assert (past.whole, past.cut, past.tally.events) == (True, SINCE, 0)
+    assert pasts.still_holds(past, held(rows, past.cut), LIMITS, 1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=0, max_size=55, unique=True), st.integers(0, 40))
+def test_tally_and_newer_rows_are_always_all_events(ages, more):
+    """However the cut moves: what it sums up and what Redis has from there on is everything, once."""
+    rows = [row(f"{a:05}", NOW - a, "pay") for a in ages]
+    past = learned(rows)
+    for i in range(more):
+        rows.append(row(f"n{i:05}", NOW + 1 + i, "pay"))
+        found = held(rows, past.cut)
+        if len(rows) < LIMITS.length:
+            assert pasts.still_holds(past, found, LIMITS, 1.0)
+        past = pasts.advanced(past, found)
+        again = held(rows, past.cut)
+        assert past.tally.copy().add(again.rows).as_json() == Tally().add(rows).as_json()
+        assert len(again.rows) <= 33
+
+
+def test_an_event_below_the_cut_or_one_that_is_missing_ends_it():
+    rows = [row(f"{i:03}", NOW - i) for i in range(50)]
+    past = learned(rows)
+    assert past.cut > SINCE
+    assert pasts.still_holds(past, held(rows, past.cut), LIMITS, 1.0)
+    late = [*rows, row("late", past.cut - 1)]
+    assert not pasts.still_holds(past, held(late, past.cut), LIMITS, 1.0)
+    lost = rows[:-1]
+    assert not pasts.still_holds(past, held(lost, past.cut), LIMITS, 1.0)
+    assert not pasts.still_holds(past, held(rows, past.cut), LIMITS, 601.0)
+
+
+def test_a_full_timeline_holds_while_it_reaches_below_the_cut_and_not_for_long():
+    rows = [row(f"{i:03}", NOW - i) for i in range(60)]
+    past = learned(rows)
+    assert (past.trimmed, past.whole) == (True, False)
+    assert past.since == NOW - 59 + 1
+    assert pasts.still_holds(past, held(rows, past.cut), LIMITS, 1.0)
+    assert not pasts.still_holds(past, held(rows, past.cut), LIMITS, 31.0)
+    much_newer = [row(f"n{i:03}", NOW + 1 + i) for i in range(60)]
+    assert not pasts.still_holds(past, held(much_newer, past.cut), LIMITS, 1.0)
+
+
+def test_where_sql_has_more_than_redis_nothing_is_remembered():
+    rows = [row(str(i), NOW - i) for i in range(5)]
+    assert learned(rows, inside=6) is None
+
+
+def test_with_older_events_in_sql_redis_is_not_whole():
+    older = Tally().add([row("old", SINCE - 1)])
+    past = learned([row("new", NOW)], older)
+    assert (past.older, past.whole) == (1, False)
+
+
+def test_of_nobody_is_believed_for_seconds_only():
+    past = learned([])
+    assert past.whole
+    assert pasts.still_holds(past, Held(0, 0, []), LIMITS, 4.0)
+    assert not pasts.still_holds(past, Held(0, 0, []), LIMITS, 6.0)
