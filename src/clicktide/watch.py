@@ -68,7 +68,10 @@ class StoreWatch:
         except ClicktideError as e:
             if self._seen.run_id is not None:
                 log.warning("Redis does not answer: %s", e)
-            self._seen = Seen(None, asked_at, all_away=self._sql_away())
+            all_away = self._sql_away()
+            if all_away and not self._seen.all_away:
+                log.warning("no store answers: nothing new is begun until one does")
+            self._seen = Seen(None, asked_at, all_away=all_away)
             return
         self._seen = Seen(found, asked_at, stopped=stopped)
         self._publish()
