@@ -172,3 +172,24 @@ def queries(
     busy = {role: s / found.seconds * 100 for role, s in found.cpu_s.items()}
     print(f"  CPU: {_table(busy, '% of a core')}")
     print(f"  events: {found.load}")
+
+
+@app.command()
+def http(
+    seconds: Annotated[float, typer.Option(min=1, help="Of each load.")] = 15,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each load, in turns.")] = 3,
+    batch: Annotated[int, typer.Option(min=2, max=1000, help="Events of a batch.")] = 500,
+    connections: Annotated[int, typer.Option(min=1, help="Of single events; batches have an eighth.")] = 64,
+    kafka: Annotated[str, typer.Option(help="Bootstrap servers; none: the embedded log.")] = "",
+) -> None:
+    """How many uploads the collector takes on one core, single events and batches."""
+    from bench.bench_http import collector, uploads
+
+    log = f"Kafka at {kafka}" if kafka else "the embedded log"
+    print(f"http, a collector pinned to one core, {log}; {seconds:g} s each, on {_machine()}")
+    with collector(kafka, _say) as (pid, port):
+        for n in range(runs):
+            for size, many in ((1, connections), (batch, max(1, connections // 8))):
+                _say(f"run {n + 1}: {size} events a request")
+                found = uploads(pid, port, size, many, seconds)
+                print(f"run {n + 1}, {size} a request, {many} connections: {found.line()}", flush=True)
