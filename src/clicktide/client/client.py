@@ -21,13 +21,14 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from clicktide.client.backoff import LONGEST_S, pause_s
+from clicktide.client.backoff import pause_s
 from clicktide.client.counters import Counters
 from clicktide.client.errors import Again, ClientClosed, QueueFull, Refused
 from clicktide.client.item import Item, item
 from clicktide.client.queue import Queue
-from clicktide.client.transport import LATER, Rejection, Transport
+from clicktide.client.transport import LATER, Rejection, Transport, Verdicts
 
+_HELD = 5  # who was limited waits as after so many failures: up to some seconds
 _LOG = logging.getLogger("clicktide.client")
 GIVE_UP_S = 72_000.0  # 20 h: well inside the window in which the pipeline knows an id again (claims.window_h)
 
@@ -208,7 +209,7 @@ class Client:
                 if half := len(part) // 2:
                     work += [part[half:], part[:half]]  # the first half is the next to go
                 else:
-                    self._book(part, [Rejection(refused.code, refused.detail)])
+                    self._book(part, Verdicts([Rejection(refused.code, refused.detail)]))
             else:
                 failures = 0
                 self._succeeded()
@@ -224,9 +225,9 @@ class Client:
             self._tell(old, [Rejection("given_up", f"not accepted in {self._give_up_s:g} s")] * len(old))
         return [i for i in part if i not in old] if old else part
 
-    def _book(self, part: list[Item], verdicts: list[Rejection | None]) -> None:
+    def _book(self, part: list[Item], verdicts: Verdicts) -> None:
         accepted, rejected, why, later = [], [], [], []
-        for one, verdict in zip(part, verdicts, strict=True):
+        for one, verdict in zip(part, verdicts.of, strict=True):
             if verdict is None:
                 accepted.append(one)
             elif verdict.code in LATER:
@@ -238,7 +239,9 @@ class Client:
             # One user's limit must not hold up the others: these wait aside.
             with self._changed:
                 self._count(retries=1)
-                self._queue.hold(later, time.monotonic() + 1.0 + random.random() * min(LONGEST_S, 4.0))
+                self._queue.hold(
+                    later, time.monotonic() + pause_s(_HELD, verdicts.retry_after, random.random)
+                )
         self._settle(accepted, rejected, [])
         self._tell(rejected, why)
 

@@ -33,6 +33,13 @@ class Rejection(NamedTuple):
     detail: str
 
 
+class Verdicts(NamedTuple):
+    """For each event None where it was accepted. `retry_after` (s) is for those that are to come again `LATER`."""
+
+    of: list[Rejection | None]
+    retry_after: float | None = None
+
+
 class Transport:
     """For one thread. `url` is the collector's address, with the path in front of `/v1/events` if it has one."""
 
@@ -56,8 +63,8 @@ class Transport:
             self._headers["Authorization"] = f"Bearer {key}"
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, texts: Sequence[bytes]) -> list[Rejection | None]:
-        """For each event None where it was accepted. Raises `Again`, `Refused`."""
+    def post(self, texts: Sequence[bytes]) -> Verdicts:
+        """What became of each event. Raises `Again`, `Refused`."""
         body, headers = b"\n".join(texts), self._headers
         if len(body) >= _GZIP_FROM:
             body, headers = gzip.compress(body, 1, mtime=0), {**headers, "Content-Encoding": "gzip"}
@@ -105,18 +112,18 @@ class Transport:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
 
 
-def _verdicts(status: int, retry_after: str | None, data: bytes, count: int) -> list[Rejection | None]:
-    document = _document(data)
+def _verdicts(status: int, retry_after: str | None, data: bytes, count: int) -> Verdicts:
+    document, seconds = _document(data), seconds_of(retry_after, time())
     if status == 202 and document.get("accepted") == count:
-        return [None] * count
-    if status in {207, 400}:
+        return Verdicts([None] * count)
+    if status in {207, 400, 429}:
         results = document.get("results")
         if isinstance(results, list) and len(results) == count:
-            return [_verdict(result) for result in results]
+            return Verdicts([_verdict(result) for result in results], seconds)
     code, detail = str(document.get("code") or f"http_{status}"), str(document.get("detail") or "")
     if status in _FOR_GOOD:
         raise Refused(code, detail)
-    raise Again(f"answered {status} {code} {detail}".rstrip(), seconds_of(retry_after, time()))
+    raise Again(f"answered {status} {code} {detail}".rstrip(), seconds)
 
 
 def _verdict(result: Any) -> Rejection | None:

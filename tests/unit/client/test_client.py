@@ -174,23 +174,32 @@ def test_a_batch_that_is_refused_as_a_whole_is_halved_until_the_offender_is_alon
     assert [e["event_id"] for e in server.events()] == ids[1:]
 
 
-def test_a_user_over_the_limit_waits_and_the_others_do_not(server, monkeypatch):
-    monkeypatch.setattr(module.random, "random", lambda: 0.0)
+@pytest.mark.parametrize("events", [1, 2])
+def test_a_user_over_the_limit_waits_and_the_others_do_not(server, monkeypatch, events):
+    asked = []
+
+    def pause(_attempt, retry_after, _chance):
+        asked.append(retry_after)
+        return 0.5
+
+    monkeypatch.setattr(module, "pause_s", pause)
 
     def limited(lines):
         results = [{"index": 0, "status": "rejected", "code": "user_rate_limited"}]
         results += [{"index": i, "status": "accepted"} for i in range(1, len(lines))]
-        return 207, {"accepted": len(lines) - 1, "results": results}, {}
+        status = 207 if len(lines) > 1 else 429
+        return status, {"accepted": len(lines) - 1, "results": results}, {"Retry-After": "7"}
 
     server.faults.append(limited)
-    with Client(server.url, linger_s=0.001, batch_events=2) as client:
-        hot, _, other = [client.send(view()) for _ in range(3)]
+    with Client(server.url, linger_s=0.05, batch_events=events) as client:
+        hot, *_, other = [client.send(view()) for _ in range(events + 1)]
         wait_until(lambda: server.taken)
         assert server.events()[0]["event_id"] == other
         assert client.counters.rejected == 0
         assert client.flush(PATIENCE_S)
-        assert client.counters.accepted == 3
+        assert client.counters.accepted == events + 1
     assert [e["event_id"] for e in server.events()] == [other, hot]
+    assert asked == [7.0]
 
 
 def wait_until(look):
