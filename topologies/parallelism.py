@@ -40,6 +40,12 @@ TOPOLOGY: dict[str, object] = {
     "topology.spout.wait.progressive.level3.sleep.millis": 4,
 }
 
+# What is tried again has waited for a second anyway: its topology looks for work less often, and costs next to nothing at rest.
+UNHURRIED: dict[str, object] = {
+    "topology.bolt.wait.progressive.level3.sleep.millis": 20,
+    "topology.spout.wait.progressive.level3.sleep.millis": 20,
+}
+
 
 def settings(par: dict[str, int], *, grows: bool = True) -> dict[str, object]:
     """Storm's settings of a component with this parallelism; ticks carry its health report."""

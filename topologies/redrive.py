@@ -19,7 +19,7 @@ NEAR = Grouping.LOCAL_OR_SHUFFLE
 class RedriveTopology(Topology):
     """retry spout -> retry -> divert."""
 
-    config = {**par.TOPOLOGY, **policy_file.options(POLICY)}
+    config = {**par.TOPOLOGY, **par.UNHURRIED, **policy_file.options(POLICY)}
 
     retry_spout = RetrySpout.spec(
         name="retry_spout", par=par.RETRY_SPOUT, config=par.settings(par.RETRY_SPOUT, grows=False)

@@ -25,7 +25,7 @@ from multilang.component import TideSpout
 
 # How long an idle `next` may hold the pipe that also carries acks, s. It ends with the first record, so only acks wait.
 IDLE_S = 0.02
-RETRY_IDLE_S = 0.05  # what is tried again has waited for a second anyway
+RETRY_IDLE_S = 0.1  # what is tried again has waited for a second anyway
 
 
 class _SliceSpout(TideSpout):
