@@ -19,8 +19,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from clicktide.breaker import OPEN, Breaker
-from clicktide.errors import LogUnavailable, SettingError, StoreError, StoreUnavailable
+from clicktide.breaker import CLOSED, Breaker
+from clicktide.errors import LogError, LogUnavailable, SettingError, StoreError, StoreUnavailable
 from clicktide.log.port import Log
 from clicktide.read.plan import Read, run_async
 from clicktide.redisstore.async_cluster import AsyncCluster
@@ -68,8 +68,8 @@ class Stores:
 
     @property
     def away(self) -> list[str]:
-        """Stores whose breaker is open now, by name."""
-        return sorted(name for name, b in self._breakers.items() if b.state == OPEN)
+        """Stores whose breaker is not closed now, by name: while one is probed it is not back yet."""
+        return sorted(name for name, b in self._breakers.items() if b.state != CLOSED)
 
     async def redis(self, read: Read[T]) -> T:
         """One pipeline, or for a wide read a few, one after the other."""
@@ -162,15 +162,16 @@ class Stores:
         except TimeoutError:
             self._failed(name, breaker)
             raise _away(name, f"no answer after {limit:g} s") from None
-        except (StoreError, LogUnavailable) as e:
-            if e.retriable:
+        except (StoreError, LogError) as e:
+            # Nothing is asked of the log that it could refuse for the asker's fault.
+            if e.retriable or name == "log":
                 self._failed(name, breaker)
             else:
                 breaker.succeeded()
             raise
         except asyncio.CancelledError:
             # The caller left; that says nothing of the store, but a probe must not stay under way for ever.
-            if breaker.state != "closed":
+            if breaker.state != CLOSED:
                 breaker.failed()
             raise
         breaker.succeeded()
