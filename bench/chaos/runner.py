@@ -32,7 +32,8 @@ from deploy.embedded.progress import READ_BY_TOPOLOGIES, Position, positions
 TICK_S = 0.05
 BEGIN_S = 60.0  # until the senders' first records are accepted
 SENDERS_S = 90.0  # after the faults, for what they have not sent yet
-STUCK_S = 150.0  # a drain that moves nothing for so long has failed; the 1m tier may wait for 60
+# A drain that moves nothing for so long has failed: the 1m tier may wait for 60, and Storm for two minutes for a worker.
+STUCK_S = 300.0
 LEDGER_WAIT_S = 60.0
 
 

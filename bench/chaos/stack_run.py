@@ -39,7 +39,7 @@ from deploy.stack.settings import StackSettings, settings_from
 from deploy.stack.stack import Stack
 
 PROJECT_PARTS = ("src", "topologies", "retry", "project.clj", "virtualenvs")
-START_S = 180.0
+START_S = 600.0  # Storm needs half a minute for workers, and a loaded machine ten times that
 SECOND = "redis-2"
 DISK_BASE_MB = {"kafka": 160, "redis": 64, SECOND: 64, "mariadb-1": 640, "mariadb-2": 640}
 DISK_KB_A_RECORD = 8
@@ -88,7 +88,7 @@ def running_stack(
         site = StackSite(stack, settings, services, url, links, clocks, mounted, pair, say)
         for name in ("events", "redrive"):
             submit(name, root, project, environ, say)
-        wait_for(lambda: services.check_ready() and all(site.pids(name) for name in CLASSES), START_S)
+        wait_for(lambda: services.check_ready() and all(site.pids(name) for name in CLASSES), START_S, say)
         yield site, environ
 
 
@@ -266,10 +266,14 @@ def submit(
         raise ClicktideError(f"submitting {name} failed: {last} (see {root}/submit-{name}.log)")
 
 
-def wait_for(met: Callable[[], bool], seconds: float) -> None:
+def wait_for(met: Callable[[], bool], seconds: float, say: Callable[[str], None]) -> None:
     """Raises `ClicktideError` when it does not come true in time."""
-    until = time.monotonic() + seconds
+    until = told = time.monotonic()
+    until += seconds
     while not met():
         if time.monotonic() > until:
             raise ClicktideError(f"the topologies did not come up within {seconds:.0f} s")
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            say("waiting for the topologies' processes")
         time.sleep(0.3)
