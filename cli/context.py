@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("embedded", "stack", "cluster")
 # Variables of the command line itself: where to look and how to speak, not settings.
 OWN_VARIABLES = frozenset(
-    {"TIDE_DEBUG", "TIDE_ENV", "TIDE_DATA_DIR", "TIDE_CONFIG", "TIDE_CACHE", "TIDE_HOME"}
+    {
+        "TIDE_DEBUG",
+        "TIDE_ENV",
+        "TIDE_DATA_DIR",
+        "TIDE_CONFIG",
+        "TIDE_CACHE",
+        "TIDE_HOME",
+        "TIDE_WRITE_KEY",
+    }
 )
 STACK_VARIABLES = "TIDE_STACK_"
 

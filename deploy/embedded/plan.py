@@ -20,11 +20,19 @@ TOPOLOGIES = ("events", "redrive")
 HOST = "127.0.0.1"
 
 
+# What the demo's own traffic sends with, where the collector wants a key.
+WRITE_KEY = "TIDE_WRITE_KEY"
+
+
 def environment(
     places: Places, settings: Settings, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """What a child process gets: this checkout's imports, and every given setting as a `TIDE_*` variable."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(ENV_PREFIX) and k != "PYTHONHOME"}
+    kept = {
+        k: v
+        for k, v in environ.items()
+        if k == WRITE_KEY or (not k.startswith(ENV_PREFIX) and k != "PYTHONHOME")
+    }
     given = {
         k.replace("tide.", ENV_PREFIX, 1).replace(".", "_").upper(): v for k, v in settings.options().items()
     }

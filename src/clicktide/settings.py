@@ -22,7 +22,15 @@ PREFIX = "tide."
 ENV_PREFIX = "TIDE_"
 # Environment variables of ours that are not settings: where to look, not what to do.
 ENV_RESERVED = frozenset(
-    {"TIDE_DEBUG", "TIDE_ENV", "TIDE_CACHE", "TIDE_HOME", "TIDE_DATA_DIR", "TIDE_CONFIG"}
+    {
+        "TIDE_DEBUG",
+        "TIDE_ENV",
+        "TIDE_CACHE",
+        "TIDE_HOME",
+        "TIDE_DATA_DIR",
+        "TIDE_CONFIG",
+        "TIDE_WRITE_KEY",
+    }
 )
 
 Value = str | int | float | bool

@@ -13,7 +13,9 @@ from clicktide.log.port import Record
 from clicktide.retry.envelope import MAX_ERROR_BYTES, Envelope, Origin, cut, not_before, read
 
 ORIGIN = Origin("tide.events", "0a" * 16, 3, 17, 1_760_000_000_000)
-FULL = Envelope(ORIGIN, 2, 1000, 2000, "mysql.17", "transient", "store_unavailable", "it is away", "replay-1")
+FULL = Envelope(
+    ORIGIN, 2, 1000, 2000, "mysql.17", "transient", "store_unavailable", "it is away", "replay-1", "request-1"
+)
 
 numbers = st.integers(0, 10**18 - 1)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -29,6 +31,7 @@ envelopes = st.builds(
     code=words,
     error=words,
     replay_id=words,
+    request_id=words,
 )
 
 
@@ -109,3 +112,12 @@ def test_when_a_record_is_due(value, expected):
 
 def test_a_doubled_header_is_read_once():
     assert read(record([(topics.ATTEMPT, b"1"), (topics.ATTEMPT, b"2")]), "x").attempt == 2
+
+
+def test_the_requests_id_stays_with_its_record_through_every_failure():
+    fresh = Record("tide.events", 1, 7, 1000, b"u", b"{}", ((topics.REQUEST_ID, b"abc-1"),))
+    once = read(fresh, "t")
+    assert once.request_id == "abc-1"
+    again = read(fresh._replace(topic="tide.retry.1s", headers=once.headers()), "t")
+    assert again == once
+    assert dict(again.headers())[topics.REQUEST_ID] == b"abc-1"
