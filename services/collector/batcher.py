@@ -96,10 +96,13 @@ class Batcher:
                 raise Overloaded(
                     f"{self._queued} events wait for the broker, at most {self._bounds.queue} may"
                 )
+            first = not self._queue
             self._queue.append(waiting)
             self._queued += len(records)
             self._telemetry.queued.set(self._queued)
-            self._change.notify()
+            # The thread is woken for the first and the last request of a write, not for each: a wake-up costs more than a request.
+            if first or self._queued >= self._bounds.batch:
+                self._change.notify()
         try:
             async with asyncio.timeout(self._bounds.timeout):
                 await waiting.done
