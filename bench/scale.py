@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.chaos.stack_run import environment, stack_settings, submit, wait_for, write_project
+from bench.chaos.stack_run import environment, stack_settings, submit, write_project
 from clicktide import keys
 from clicktide.errors import ClicktideError
 from clicktide.settings import from_environment, options_of
+from clicktide.topics import EVENTS
 from deploy.prepare import make_topics, migrate_shards
 from deploy.stack.servers.storm import worker_processes
 from deploy.stack.settings import StackSettings
@@ -28,7 +29,7 @@ from deploy.stack.stack import Stack
 
 TOPOLOGIES = ("events", "redrive")
 TRUTH = "truth.jsonl"
-WORKERS_UP_S = 240.0
+WORKERS_UP_S = 400.0  # on a machine that has much else to do
 LEDGER_WAIT_S = 600.0
 REBALANCE_S = 120.0
 _TIDE = (sys.executable, "-P", "-m", "cli.main")
@@ -106,7 +107,7 @@ def topologies(
     try:
         for name in names:
             submit(name, root, project, environ, say)
-        wait_for(lambda: all(len(workers_of(own, name)) >= 2 for name in names), WORKERS_UP_S)
+        _wait_for(lambda: all(len(workers_of(own, name)) >= 2 for name in names), "two workers")
         yield environ
     finally:
         for name in names:
@@ -136,7 +137,7 @@ def traffic(root: Path, environ: Mapping[str, str], course: Course) -> Iterator[
             raise ClicktideError(f"the generator ended with {code}; see {log}")
 
     try:
-        wait_for(lambda: truth.exists() and truth.stat().st_size > 0, WORKERS_UP_S)
+        _wait_for(lambda: truth.exists() and truth.stat().st_size > 0, "the first record")
         yield wait
     finally:
         if sender.poll() is None:
@@ -162,23 +163,36 @@ def run(
     with traffic(root, environ, course) as all_sent:
         started = time.monotonic()
 
-        def step(what: str, after: float = 0.0) -> None:
+        def step(what: str, after: float = 0.0) -> int:
+            """Takes its time, and waits until events flow: what is idle proves nothing. Answers how many are done."""
             while time.monotonic() - started < after:
                 time.sleep(_LOOK_S)
-            result.steps.append((time.monotonic() - started, what))
-            say(what)
+            _wait_for(lambda: done(own) > progress, "events to flow")
+            at = done(own)
+            result.steps.append((time.monotonic() - started, f"{what} ({at} done)"))
+            say(result.steps[-1][1])
+            return at
 
+        progress = 0
         result.workers = len(workers_of(own, "events"))
-        step(f"storm rebalance events -e persist={course.persist}", course.rebalance_s)
+        progress = step(f"storm rebalance events -e persist={course.persist}", course.rebalance_s)
         _storm(project, environ, "rebalance", "events", "-w", "1", "-e", f"persist={course.persist}")
-        step("kill -9 of one worker of events", course.kill_s)
-        wait_for(lambda: bool(workers_of(own, "events")), WORKERS_UP_S)
+        progress = step("kill -9 of one worker of events", course.kill_s)
         os.kill(workers_of(own, "events")[0], signal.SIGKILL)
         all_sent()
         step("all is sent")
     result.ledger = judge(root, environ)
     result.seconds = time.monotonic() - started
     return result
+
+
+def done(own: StackSettings, namespace: str = "main") -> int:
+    """Records that the spout of `events` has seen through, as it publishes it."""
+    import redis
+
+    with redis.Redis(port=own.redis_port) as client:
+        found: dict[bytes, bytes] = client.hgetall(keys.spouts(namespace, f"tide.{EVENTS}"))
+    return sum(int(json.loads(said)["done"]) for said in found.values())
 
 
 def shares(own: StackSettings, namespace: str = "main") -> dict[str, dict[str, int]]:
@@ -198,12 +212,20 @@ def workers_of(own: StackSettings, topology: str = "") -> list[int]:
             words = Path(f"/proc/{record.pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"org.apache.storm.daemon.worker.Worker" in words:
+        if b"org.apache.storm.daemon.worker.Worker" in words and b"org.apache.storm.LogWriter" not in words:
             # Its first argument is the topology's id: name, number, time.
             name = words[words.index(b"org.apache.storm.daemon.worker.Worker") + 1].decode()
             if not topology or name.rsplit("-", 2)[0] == topology:
                 found.append(record.pid)
     return found
+
+
+def _wait_for(met: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + WORKERS_UP_S
+    while not met():
+        if time.monotonic() > until:
+            raise ClicktideError(f"{what}: not within {WORKERS_UP_S:.0f} s")
+        time.sleep(_LOOK_S)
 
 
 def _storm(project: Path, environ: Mapping[str, str], *words: str) -> None:
