@@ -13,11 +13,18 @@ from clicktide.slices import Slice
 
 
 @dataclass(slots=True)
+class Family:
+    """A slice as it was cut: how many of the pieces that it was cut into later are not acked."""
+
+    left: int = 1
+
+
+@dataclass(slots=True, eq=False)
 class Entry:
     """One slice on its way. `slice` is dropped at the ack: only the offsets matter from then on.
 
     `acks_before`: how many acks there had been when it was first emitted, or failed last. More at its next failure mean
-    that others got through meanwhile.
+    that others got through meanwhile. `strikes`, `killed` and `way` are as in `suspects`.
     """
 
     slice: Slice | None
@@ -26,6 +33,10 @@ class Entry:
     fails: int = 0
     acks_before: int = 0
     acked_at: float | None = None
+    strikes: int = 0
+    killed: bool = False
+    way: str = ""
+    family: Family = field(default_factory=Family)
 
 
 @dataclass(slots=True)
@@ -53,7 +64,8 @@ class Flights:
             self.done, self.done_timestamp = e.next, max(self.done_timestamp, e.timestamp)
 
     def split(self, entry: Entry, parts: list[Entry]) -> None:
-        """Put the parts of a halved slice in its place."""
+        """Put the pieces of a slice in its place."""
+        entry.family.left += len(parts) - 1
         at = self._entries.index(entry)
         del self._entries[at]
         for part in reversed(parts):

@@ -18,7 +18,9 @@ amounts (minor units). All but the 1-second buckets also have `c:<category_id>` 
 where the event has none) and `p:<province>` (events; `p:` alone likewise). `b:a` also has `late` (events stored
 but too old to count). Not sharded: `tide:<namespace>:spouts:<topic>` (hash partition -> JSON of the spout's position)
 `tide:<namespace>:workers` (hash component:task -> JSON of its health), `tide:<namespace>:dead:allowed` (hash stage -> until
-when, ms) and `tide:<namespace>:dead:stopped` (JSON of the stages that are stopped; expires).
+when, ms), `tide:<namespace>:dead:stopped` (JSON of the stages that are stopped; expires),
+`tide:<namespace>:suspects:<group>:<topic>` (hash partition -> JSON of a `suspects.Note`) and `tide:<namespace>:trial` (which spout
+task tries a suspect just now; expires).
 """
 
 from __future__ import annotations
@@ -65,3 +67,11 @@ def dead_allowed(namespace: str) -> str:
 
 def dead_stopped(namespace: str) -> str:
     return f"tide:{namespace}:dead:stopped"
+
+
+def suspects(namespace: str, group: str, topic: str) -> str:
+    return f"tide:{namespace}:suspects:{group}:{topic}"
+
+
+def trial(namespace: str) -> str:
+    return f"tide:{namespace}:trial"

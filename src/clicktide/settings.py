@@ -349,7 +349,7 @@ REGISTRY: dict[str, Setting] = {
             int,
             3,
             "failures",
-            "A slice that failed so often is halved, a single record dead-lettered.",
+            "A slice that failed, or was there when its worker died, so often is tried alone; a record so tried is dead.",
             _at_least(2),
         ),
         Setting(

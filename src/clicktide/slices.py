@@ -73,7 +73,8 @@ class Failures(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Records as the spout emits them; `values` are the raw bytes. All sequences have the same length, at least 1."""
+    """Records as the spout emits them; `values` are the raw bytes. All sequences have the same length, at least 1. `poison`: the
+    error code of a record that is to be dead-lettered without another look (`suspects`); empty for all others."""
 
     id: str
     place: Place
@@ -81,4 +82,4 @@ class Slice(NamedTuple):
     timestamps: list[int]
     values: list[bytes]
     headers: list[Headers] | None
-    poison: bool = False
+    poison: str = ""

@@ -1,26 +1,28 @@
 """The source: what a spout does, without Storm. Cuts partitions into slices and sees each through to its commit.
 
-Promises: nothing is dropped by count; a failed slice comes again after a backoff, for ever; a slice that fails again and
-again is halved until the offender is alone, and that one is sent to `dead` only when others get through meanwhile; when
-Redis comes back as another server (its run id changed) reading starts again at the last commit.
+Promises: nothing is dropped by count; a failed slice comes again after a backoff, for ever; in a slice that fails, or kills its
+worker, again and again the one guilty record is found and sent to `dead` (`suspects`), while the others go on; when Redis
+comes back as another server (its run id changed) reading starts again at the last commit.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from clicktide import topics
+from clicktide import suspects, topics
 from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange
-from clicktide.flight import Entry, Flights
+from clicktide.flight import Entry, Family, Flights
 from clicktide.log.port import Batch, Headers, LogConsumer, TopicPartition
 from clicktide.parse import topic_digest
 from clicktide.slices import Place, Slice
 from clicktide.start import EARLIEST, LATEST, start_of
+from clicktide.suspects import Docket, Forgetful, Note, Notes
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _TOPICS_EVERY_S = 10.0
 _COMMIT_EVERY_S = 0.5
 _MAX_BACKOFF_S = 30.0
 _BACKOFF_S = 0.5
+_ASK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,9 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most. `start`
-    (see `start_of`) is for partitions without a committed offset."""
+    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most, a slice that was cut
+    up counting as one: so the records in memory are at most twice `in_flight * slice_records` and a read. `poison_fails`: see
+    `suspects`. `start` (see `start_of`) is for partitions without a committed offset."""
 
     slice_records: int
     wait_s: float
@@ -76,7 +80,7 @@ class Source:
 
     `clock` answers seconds, `jitter` a number from 0 to 1, `boot` tells this life of the task from earlier ones in
     slice ids. `due(headers)` answers when (ms since the epoch, as `wall_ms` does) a record may be worked on; the records of
-    a partition wait for the first that is not due. None: all are due at once.
+    a partition wait for the first that is not due. None: all are due at once. `notes` are what lives of a task tell each other.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Source:
         boot: str,
         due: Callable[[Headers], int] | None = None,
         wall_ms: Callable[[], int] | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self._consumer, self._names, self._limits, self._watch = consumer, tuple(names), limits, watch
         self._task, self._tasks, self._clock, self._jitter, self._boot = task, tasks, clock, jitter, boot
@@ -101,6 +106,18 @@ class Source:
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._in_flight: dict[str, tuple[TopicPartition, Entry]] = {}
         self._again: list[tuple[float, int, TopicPartition, Entry]] = []
+        self._kin: dict[TopicPartition, Family] = {}
+        self._open = 0  # slices that were cut and are not acked, however many pieces they are in
+        self._notes = notes or Forgetful()
+        self._careful: dict[TopicPartition, Note] = {}
+        self._docket = Docket(limits.poison_fails)
+        self._on_trial = ""  # the slice that is, by its id
+        self._turn_until: float | None = None
+        self._drained = False
+        self._asked_at = float("-inf")
+        # As long again as a commit takes: else a life that ends by its first trial would have little to show for itself.
+        self._until_committed = 2 * limits.commit_delay_s + 2 * _COMMIT_EVERY_S
+        self._who = f"{','.join(names)}:{task}/{tasks}"
         self._run_id: str | None = None
         self._topics_at = self._commit_at = float("-inf")
         self._to_commit: dict[TopicPartition, int] = {}
@@ -120,9 +137,11 @@ class Source:
             self.commit()
             if self._watch.seen().all_away:
                 return None
+            if self._has_turn(now):
+                return self._trial()
             if (again := self._repeat(now)) is not None:
                 return again
-            if len(self._in_flight) + len(self._again) >= self._limits.in_flight:
+            if self._open >= self._limits.in_flight:
                 return None
             if (cut := self._cut(now)) is not None:
                 return cut
@@ -139,32 +158,43 @@ class Source:
         if found is not None:
             partition, entry = found
             self._acks += 1
+            entry.family.left -= 1
+            self._open -= not entry.family.left
+            if entry.slice and entry.slice.poison:
+                self._remember(partition, entry)
             self._flights[partition].acked(entry, self._clock())
+            if slice_id == self._on_trial:
+                self._on_trial = ""
+                self._docket.ended(self._clock(), well=True)
+                # At once: it must not be blamed for what comes next.
+                self._note(partition)
 
     def fail(self, slice_id: str) -> None:
-        """The slice failed or timed out: it will come again, halved when it keeps failing."""
+        """The slice failed or timed out: it will come again, and be tried alone when it keeps failing."""
         found = self._in_flight.pop(slice_id, None)
         if found is None:
             return
         partition, entry = found
-        assert entry.slice is not None
+        now = self._clock()
         self._failed[partition] += 1
-        entry.fails += 1
-        alone = len(entry.slice.offsets) == 1
-        seen = self._watch.seen()
-        waits = seen.run_id is None or seen.stopped
-        if waits or (alone and self._acks == entry.acks_before and not entry.slice.poison):
-            # A stage is stopped (or Redis, which would say so, is away), or nothing else got through either: that is the
-            # system's failure, not this record's.
-            entry.fails = min(entry.fails, self._limits.poison_fails - 1)
-        entries = [entry]
-        if entry.fails >= self._limits.poison_fails and not entry.slice.poison:
-            entries = self._suspect(partition, entry)
-        wait = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(entry.fails - 1, 10)) * (0.5 + self._jitter() / 2)
-        for e in entries:
-            e.acks_before = self._acks
+        if self._blames():
+            entry.fails += 1
+            entry.strikes += entry.way == suspects.ON_TRIAL
+        elif entry.fails < self._limits.poison_fails:
+            entry.fails = min(entry.fails + 1, self._limits.poison_fails - 1)
+        entry.acks_before, entry.way = self._acks, suspects.WAITING
+        if slice_id == self._on_trial:
+            self._on_trial = ""
+            self._docket.ended(now, well=False)
+        if self._docket.wants(entry):
+            self._suspect(partition, entry)
+        else:
+            wait = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(entry.fails - 1, 10)) * (
+                0.5 + self._jitter() / 2
+            )
             self._sequence += 1
-            heapq.heappush(self._again, (self._clock() + wait, self._sequence, partition, e))
+            heapq.heappush(self._again, (now + wait, self._sequence, partition, entry))
+        self._note(partition)
 
     def commit(self, *, force: bool = False) -> None:
         """Commit what has been acked long enough; at most every half second unless `force`."""
@@ -179,6 +209,7 @@ class Source:
         for partition, flights in self._flights.items():
             if (offset := flights.committable(seen.checked_at - self._limits.commit_delay_s)) is not None:
                 self._to_commit[partition] = offset
+                self._relax(partition)
         if self._to_commit:
             self._consumer.commit(self._to_commit)
             self._to_commit = {}
@@ -201,7 +232,7 @@ class Source:
 
     def idle(self) -> bool:
         """Whether nothing is on its way, waiting or read ahead."""
-        return not (self._in_flight or self._again or self._buffers)
+        return not (self._in_flight or self._again or self._docket or self._buffers)
 
     # -- keeping watch
 
@@ -222,7 +253,7 @@ class Source:
         if ids != self._ids or set(mine) != set(self._flights):
             # Before anything else again if it fails: nothing of a topic made anew may be taken for the old one's.
             self._topics_at = float("-inf")
-            self._begin(mine)
+            self._begin(mine, ids)
             self._ids, self._topics_at = ids, now
 
     def _watch_stores(self) -> None:
@@ -232,10 +263,10 @@ class Source:
         if self._run_id is not None and seen.run_id != self._run_id:
             log.warning("Redis is another server than before: reading again from the last commit")
             self.rewinds += 1
-            self._begin(list(self._flights))
+            self._begin(list(self._flights), self._ids)
         self._run_id = seen.run_id
 
-    def _begin(self, mine: list[TopicPartition]) -> None:
+    def _begin(self, mine: list[TopicPartition], ids: Mapping[str, str]) -> None:
         """Read these partitions from their last commit; forget all that was on its way."""
         committed = self._consumer.committed(mine)
         bounds = self._consumer.bounds(mine)
@@ -253,6 +284,9 @@ class Source:
         self._consumer.assign(positions)
         self._flights = {partition: Flights(offset) for partition, offset in positions.items()}
         self._buffers, self._in_flight, self._again, self._to_commit = {}, {}, [], {}
+        self._open, self._kin = 0, {}
+        self._end_turn()
+        self._inherit(ids)
 
     def _fresh(
         self,
@@ -303,12 +337,21 @@ class Source:
         buffer.values += batch.values
 
     def _cut(self, now: float) -> Slice | None:
+        while self._open < self._limits.in_flight and (ripe := self._ripe(now)) is not None:
+            partition, count = ripe
+            entry = self._entry(partition, self._buffers[partition], count)
+            if not self._docket.wants(entry):
+                return self._emitted(partition, entry)
+            self._suspect(partition, entry)
+        return None
+
+    def _ripe(self, now: float) -> tuple[TopicPartition, int] | None:
         for partition, buffer in self._buffers.items():
-            ripe = (
-                len(buffer.offsets) >= self._limits.slice_records or now - buffer.since >= self._limits.wait_s
-            )
-            if ripe and (count := self._due_count(partition, buffer)) > 0:
-                return self._slice(partition, buffer, min(count, self._limits.slice_records))
+            full = len(buffer.offsets) >= self._limits.slice_records
+            if full or now - buffer.since >= self._limits.wait_s:
+                count = min(self._due_count(partition, buffer), self._limits.slice_records)
+                if count > 0:
+                    return partition, count
         return None
 
     def _due_count(self, partition: TopicPartition, buffer: _Buffer) -> int:
@@ -328,10 +371,15 @@ class Source:
             buffer.paused = False
         return count
 
-    def _slice(self, partition: TopicPartition, buffer: _Buffer, count: int) -> Slice:
+    def _entry(self, partition: TopicPartition, buffer: _Buffer, count: int) -> Entry:
+        """Cut at most `count` records off; fewer where an earlier life had cut, so that what it knew of them still holds."""
         topic_id = self._ids[partition.topic]
+        known = self._careful.get(partition)
+        before, end = suspects.of_offset(known.ranges, buffer.offsets[0]) if known else (None, None)
+        if end is not None:
+            count = min(count, bisect_left(buffer.offsets, end))
         made = Slice(
-            self._new_id(),
+            "",
             Place(partition.topic, topic_id, topic_digest(topic_id), partition.partition),
             buffer.offsets[:count],
             buffer.timestamps[:count],
@@ -350,12 +398,24 @@ class Source:
             # Move to the back, so that a busy partition does not starve the others.
             self._buffers[partition] = self._buffers.pop(partition)
         entry = Entry(made, made.offsets[-1] + 1, made.timestamps[-1], acks_before=self._acks)
+        if known and before:
+            entry.fails, entry.strikes, entry.killed = before.fails, before.strikes, before.killed
+        if known and known.ranges:
+            self._careful[partition] = replace(known, ranges=suspects.without(known.ranges, entry.next))
         self._flights[partition].started(entry)
-        return self._emitted(partition, entry, made)
+        if self._docket.wants(entry):
+            # Pieces of an earlier life: together they are no more than what that life had in flight.
+            entry.family = self._kin.setdefault(partition, Family(0))
+            entry.family.left += 1
+        self._open += entry.family.left == 1
+        return entry
 
-    def _emitted(self, partition: TopicPartition, entry: Entry, made: Slice) -> Slice:
-        entry.slice = made
+    def _emitted(self, partition: TopicPartition, entry: Entry, way: str = suspects.FLYING) -> Slice:
+        assert entry.slice is not None
+        made = entry.slice = entry.slice._replace(id=self._new_id())
+        entry.way = way
         self._in_flight[made.id] = (partition, entry)
+        self._note(partition)
         return made
 
     # -- failures
@@ -364,42 +424,113 @@ class Source:
         if not self._again or self._again[0][0] > now:
             return None
         _, _, partition, entry = heapq.heappop(self._again)
-        assert entry.slice is not None
-        return self._emitted(partition, entry, entry.slice._replace(id=self._new_id()))
+        return self._emitted(partition, entry)
 
-    def _suspect(self, partition: TopicPartition, entry: Entry) -> list[Entry]:
-        """Halve a slice that keeps failing; mark a single record as poison."""
-        s = entry.slice
-        assert s is not None
-        count = len(s.offsets)
-        if count == 1:
-            log.error("poison record at %s:%d:%d", s.place.topic, s.place.partition, s.offsets[0])
-            entry.slice = s._replace(poison=True)
-            return [entry]
-        middle = count // 2
-        parts = [
-            # One failure short of the next halving: the offender is found in log2(n) more failures.
-            Entry(
-                _part(s, piece),
-                s.offsets[piece][-1] + 1,
-                s.timestamps[piece][-1],
-                self._limits.poison_fails - 1,
-            )
-            for piece in (slice(0, middle), slice(middle, count))
-        ]
-        self._flights[partition].split(entry, parts)
-        return parts
+    def _blames(self) -> bool:
+        """Whether a failure may be a slice's fault: not while a stage is stopped, or Redis, which would say so, is away."""
+        seen = self._watch.seen()
+        return seen.run_id is not None and not seen.stopped
+
+    def _suspect(self, partition: TopicPartition, entry: Entry) -> None:
+        if (parts := self._docket.add(partition, entry, self._clock())) is not None:
+            self._flights[partition].split(entry, parts)
+        if partition not in self._careful:
+            run_id, topic_id = self._run_id or "", self._ids[partition.topic]
+            position = self._flights[partition].position
+            self._careful[partition] = Note(self._boot, run_id, topic_id, position)
+
+    def _has_turn(self, now: float) -> bool:
+        """Whether it is the suspects' turn: nothing else goes out until it is over."""
+        docket = self._docket
+        if self._turn_until is None:
+            if not docket.due(now, self._acks) or not self._ask(now):
+                return False
+            self._turn_until, self._drained = now + suspects.DRAIN_S, False
+        elif now - self._asked_at >= _ASK_EVERY_S:
+            self._ask(now)
+        over = now >= self._turn_until or (not self._in_flight and not docket.due(now, self._acks))
+        if over and not self._on_trial:
+            self._end_turn()
+            docket.rest(now + suspects.TURN_S)
+        return self._turn_until is not None
+
+    def _ask(self, now: float) -> bool:
+        self._asked_at = now
+        if self._watch.seen().run_id is None or self._notes.take_turn(self._who):
+            return True
+        self._docket.rest(now + _ASK_EVERY_S)
+        return False
+
+    def _end_turn(self) -> None:
+        if self._turn_until is not None:
+            self._turn_until = None
+            self._notes.leave_turn(self._who)
+
+    def _trial(self) -> Slice | None:
+        """The next suspect, once nothing else is in flight."""
+        if self._in_flight:
+            return None
+        if not self._drained:
+            self._drained, self._turn_until = True, self._clock() + suspects.TURN_S
+        partition, entry = self._docket.pop(self._clock(), self._acks)
+        fair = self._acks > entry.acks_before and self._blames()
+        made = self._emitted(partition, entry, suspects.ON_TRIAL if fair else suspects.FLYING)
+        self._on_trial = made.id
+        return made
+
+    # -- what lives tell each other
+
+    def _inherit(self, ids: Mapping[str, str]) -> None:
+        """Learn what the last life knew, and leave word that this one has begun."""
+        self._docket.clear()
+        self._careful, self._on_trial = {}, ""
+        run_id = self._watch.seen().run_id
+        if run_id is None:
+            return
+        found = self._notes.read(list(self._flights))
+        notes = {
+            p: suspects.inherit(found.get(p), self._boot, run_id, ids[p.topic], f.position)
+            for p, f in self._flights.items()
+        }
+        self._notes.write(notes)
+        self._careful = {p: note for p, note in notes.items() if note.lives or note.ranges}
+        if any(r.fails >= self._limits.poison_fails for note in notes.values() for r in note.ranges):
+            # What is not suspect gets as far as a commit before a trial may end this life.
+            self._docket.rest(self._clock() + self._until_committed)
+
+    def _remember(self, partition: TopicPartition, entry: Entry) -> None:
+        """A convict is dead, but not yet committed: should this life end before, the next must not let it kill again."""
+        base = self._careful[partition]
+        self._careful[partition] = replace(base, ranges=(*base.ranges, suspects.noted(entry)))
+        self._docket.rest(self._clock() + self._until_committed)
+
+    def _note(self, partition: TopicPartition) -> None:
+        """Write down what is on its way and what has failed, of a partition that had trouble; others cost nothing."""
+        base = self._careful.get(partition)
+        if base is None or self._run_id is None or self._watch.seen().run_id is None:
+            return
+        waiting = [(p, e) for _, _, p, e in self._again]
+        mine = [e for p, e in (*self._in_flight.values(), *waiting) if p == partition]
+        mine += self._docket.entries(partition)
+        ranges = tuple(suspects.noted(e) for e in mine if e.fails or e.way)
+        self._notes.write({partition: replace(base, run_id=self._run_id, ranges=base.ranges + ranges)})
+
+    def _relax(self, partition: TopicPartition) -> None:
+        """Its commits move again: notes are for partitions in trouble."""
+        if (base := self._careful.get(partition)) is None:
+            return
+        ranges = suspects.without(base.ranges, self._flights[partition].position)
+        base = self._careful[partition] = replace(base, ranges=ranges)
+        waiting = [(p, e) for _, _, p, e in self._again]
+        open_ = [e for p, e in (*self._in_flight.values(), *waiting) if p == partition and e.fails]
+        if ranges or open_ or self._docket.entries(partition):
+            return
+        self._notes.write({partition: replace(base, lives=0, ranges=())})
+        del self._careful[partition]
 
     def _new_id(self) -> str:
         self._sequence += 1
         return f"{self._boot}-{self._sequence}"
-
-
-def _part(s: Slice, piece: slice) -> Slice:
-    headers = None if s.headers is None else s.headers[piece]
-    return s._replace(
-        offsets=s.offsets[piece], timestamps=s.timestamps[piece], values=s.values[piece], headers=headers
-    )
 
 
 def retry_names(prefix: str) -> list[str]:

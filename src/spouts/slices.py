@@ -20,6 +20,8 @@ from clicktide.slices import FAILED, FAILURES, RECORDS, RETRIES, Failure, Failur
 from clicktide.source import Limits, Source, retry_names
 from clicktide.sql import SqlStore
 from clicktide.start import EARLIEST
+from clicktide.suspect_notes import redis_notes
+from clicktide.suspects import POISON
 from clicktide.watch import StoreWatch
 from multilang.component import TideSpout
 
@@ -59,6 +61,7 @@ class _SliceSpout(TideSpout):
             f"{os.getpid():x}{random.getrandbits(24):06x}",
             self.due(),
             lambda: int(time.time() * 1000),
+            redis_notes(s),
         )
         self.watch.positions = self.source.positions
 
@@ -139,5 +142,6 @@ class RetrySpout(_SliceSpout):
 
 
 def _poison(found: Slice) -> Failure:
-    why = "the slice was halved until only this record was left, and it still fails"
-    return Failure(found.offsets[0], "poison", FATAL, "poison", why)
+    happened = "failed" if found.poison == POISON else "ended its worker"
+    why = f"processing {happened} each time that this record was alone on its way, and went well with others before"
+    return Failure(found.offsets[0], "poison", FATAL, found.poison, why)

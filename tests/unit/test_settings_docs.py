@@ -60,7 +60,12 @@ def test_error_codes():
     declared = {c.code: c.retriable for c in subclasses(ClicktideError) if c.__module__ == errors.__name__}
     rows = table("Error codes")
     assert {cells[0]: cells[1] == "yes" for cells in rows if len(cells) == 3} == declared
-    assert {cells[0] for cells in rows if len(cells) == 2} == {"id_conflict", "exhausted", "poison"}
+    assert {cells[0] for cells in rows if len(cells) == 2} == {
+        "id_conflict",
+        "exhausted",
+        "poison",
+        "kills_worker",
+    }
 
 
 def test_classes():

@@ -140,7 +140,7 @@ def test_poison_goes_to_the_divert_bolt(tmp_path, log, monkeypatch):
 
     def poisoned(self, timeout_s):
         found = real(self, timeout_s)
-        return found and found._replace(poison=True)
+        return found and found._replace(poison="poison")
 
     monkeypatch.setattr(spouts.slices.Source, "next", poisoned)
     (emit,) = of(spin(KafkaSpout, [NEXT], tmp_path), "emit")

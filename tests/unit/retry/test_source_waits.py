@@ -8,7 +8,7 @@ from unit.core.rig import Rig, all_of
 from clicktide.source import Seen
 
 
-def fail_often(rig, source, times=12):
+def fail_often(rig, source, times=30):
     """The slices seen while the second record's slice fails again and again, others being acked."""
     seen = []
     for _ in range(times):
