@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.context import EnvOption
+from clicktide.errors import ClicktideError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -154,6 +155,8 @@ def queries(
     )
     with system(env) as under:
         found = measure(under, env, rate, seconds, events, before, warm, mix, _say)
+    if not found.answers:
+        raise ClicktideError(f"no query was answered within {seconds:g} s: the machine has too much to do")
     for path, ms in [*sorted(found.ms.items()), ("all", found.all_ms)]:
         print(
             f"{path}: "

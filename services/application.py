@@ -36,6 +36,7 @@ from services.gate import Gate
 from services.openapi import document
 from services.operations import Operation, answer
 from services.problems import ProblemError
+from services.query.caching import tag_of, unless_known
 from services.query.gauges import PipelineGauges
 from services.query.health import Health
 from services.query.lookups import LookupsApi
@@ -74,6 +75,7 @@ class Services:
         operations = [*self._collector(), *reading, *self._own()]
         self.operations = operations
         self._document = document(operations, keys=self.guard.on)
+        self._document_tag = tag_of(self._document)
         extra: list[BaseRoute] = []
         if self.live is not None:
             extra.append(WebSocketRoute("/v1/live", self._feed))
@@ -135,8 +137,8 @@ class Services:
         offered = FEED in (ws.scope.get("subprotocols") or ())
         await self.live.serve(ws, may_go_on, FEED if offered else None)
 
-    async def _openapi(self, _request: Request) -> Response:
-        return answer(self._document)
+    async def _openapi(self, request: Request) -> Response:
+        return unless_known(request, self._document, self._document_tag)
 
     async def _ready(self, _request: Request) -> Response:
         if self._stopping:

@@ -313,7 +313,7 @@ def own(ready: Handler, metrics: Handler, openapi: Handler, *, open_metrics: boo
             answers={200: str},
             media_type="text/plain",
         ),
-        Operation("GET", "/openapi.json", "This document.", "pages", openapi, answers={200: dict}),
+        Operation("GET", "/openapi.json", "This document.", "pages", openapi, answers={200: dict, 304: None}),
         Operation(
             "GET",
             "/docs",

@@ -39,7 +39,12 @@ def tagged(request: Request, body: dict[str, Any], tag: str, *, closed: bool) ->
     """The body with its tag, or 304. What is degraded is not for keeping."""
     if body["degraded"]:
         return answer(body)
-    headers = {"ETag": tag, "Cache-Control": CLOSED if closed else OPEN}
+    return unless_known(request, body, tag, CLOSED if closed else OPEN)
+
+
+def unless_known(request: Request, body: dict[str, Any], tag: str, control: str = "no-cache") -> Response:
+    """The body with its tag, or 304."""
+    headers = {"ETag": tag, "Cache-Control": control}
     if is_known(request, tag):
         return Response(status_code=304, headers=headers)
     return answer(body, headers=headers)

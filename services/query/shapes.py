@@ -15,6 +15,7 @@ AsOf = Annotated[
         "that is not known."
     ),
 ]
+ReadAt = Annotated[int, Meta(description="When it was read (ms).")]
 Degraded = Annotated[
     list[str],
     Meta(description="Stores and breakers that are away now, as in `redis`, `mysql.1`, `log`; [] in health."),
@@ -193,7 +194,7 @@ class Waiting(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    as_of: AsOf
+    as_of: ReadAt
     degraded: Degraded
     state: Literal["up", "degraded"]
     lag: Annotated[Lag | None, Meta(description="null while the broker is away, or has no such topic.")]
