@@ -65,7 +65,7 @@ def _kept(number: int) -> tuple[str, sa.Engine]:
 def _emptied(number: int) -> str:
     dsn, engine = _kept(number)
     with engine.begin() as connection:
-        for table in ("events", "orders", "shard_map", "placement"):
+        for table in ("events", "orders", "erased", "shard_map", "placement"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     return dsn
 

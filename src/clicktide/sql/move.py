@@ -2,7 +2,7 @@
 
 Each step leaves a state from which the same call goes on after a crash:
 1. the new DSN says `incoming`, then the old one `moving`; from then on every write goes to both;
-2. everything is copied, twice, in pages that nobody can change meanwhile (so that an erased user stays erased);
+2. who is erased is copied, then everything, twice, in pages that nobody can change meanwhile (so that an erased user stays erased);
 3. the new one says `active`, then the old one `moved`; from then on writes go to the new one alone;
 4. after a grace for readers, what the old one still has is deleted.
 Writers learn of each change in the transaction of their next write (clicktide.sql.placements).
@@ -61,6 +61,8 @@ class Mover:
                 )
             self._say(target, shard, Entry("incoming", source.index))
             self._say(source, shard, Entry("moving", to))
+            # First, so that no write to the new DSN brings back who was erased before the move.
+            source.write(partial(_copy_tombstones, source, target, shard))
             self._copy(source, target, shard, "copied")
             self._copy(source, target, shard, "checked")
             self._say(target, shard, Entry("active", to))
@@ -139,6 +141,16 @@ def _last_key(dsn: Dsn, table: str, shard: int, cursor: Any) -> str:
 
 def _delete_some(dsn: Dsn, table: str, shard: int, cursor: Any) -> int:
     return dsn.statements.delete_some(cursor, table, KEYS[table], shard, PAGE)
+
+
+def _copy_tombstones(source: Dsn, target: Dsn, shard: int, cursor: Any) -> None:
+    """Who is erased, within the transaction that keeps it from being changed."""
+    for user, at_ms, lifted in source.statements.tombstones(cursor, shard):
+        target.write(partial(_entomb, target, shard, user, at_ms, lifted))
+
+
+def _entomb(target: Dsn, shard: int, user: str, at_ms: int, lifted: int, cursor: Any) -> None:
+    target.statements.entomb(cursor, shard, user, at_ms, lifted)
 
 
 def _copy_page(

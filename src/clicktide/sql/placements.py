@@ -16,7 +16,9 @@ from clicktide.sql.dsn import Dsn
 from clicktide.sql.placement import Entry, Placement
 
 LOOK_S = 5.0
+_NOBODY: tuple[int, frozenset[str]] = (0, frozenset())
 _WHERE_AM_I = "SELECT dsn,homes,shards,version FROM placement WHERE id=1"
+_ERASED = "SELECT user_id,lifted FROM erased WHERE version>"
 _MAP = "SELECT shard,state,dsn FROM shard_map"
 
 
@@ -28,14 +30,19 @@ class Placements:
     ) -> None:
         self._dsns, self._placement, self._shards, self._clock = dsns, placement, shards, clock
         self._looked: dict[int, float] = {}
+        self._erased: dict[int, tuple[int, frozenset[str]]] = {}  # DSN -> as of which version, users
 
     def fence(self, dsn: Dsn, cursor: Any) -> None:
         """Lock the DSN's placement against a move until the end of the transaction, and know its map."""
         version = dsn.statements.version(cursor)
         if version is None:
             self.introduce(dsn, cursor)
-        elif version != self._placement.version(dsn.index):
+        elif version != self._placement.version(dsn.index) or version != self._erased[dsn.index][0]:
             self._learn(dsn, lambda sql: _fetch(cursor, sql))
+
+    def erased(self, dsn: Dsn) -> frozenset[str]:
+        """The users that the DSN's account, as last read, calls erased; after `fence` nobody is missing."""
+        return self._erased.get(dsn.index, _NOBODY)[1]
 
     def look(self, dsn: Dsn, connection: Connection, *, now: bool = False) -> None:
         """Know the DSN's map as it was at most LOOK_S ago, or as it is now."""
@@ -71,7 +78,16 @@ class Placements:
         if shards != self._shards:
             raise SettingError(f"setting shards.count: expected {shards}, as {dsn.store} was set up with")
         self._placement.homes = homes
+        self._learn_erased(dsn, version, query)
         self._placement.learn(dsn.index, version, {s: Entry(state, d) for s, state, d in query(_MAP)})
+
+    def _learn_erased(self, dsn: Dsn, version: int, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        known, users = self._erased.get(dsn.index, _NOBODY)
+        if changes := query(f"{_ERASED}{known}") if version != known else []:
+            named = {str(user): bool(lifted) for user, lifted in changes}
+            users = (users | named.keys()) - {user for user, lifted in named.items() if lifted}
+        # Version and users in one step: another thread that read earlier may put its own there, older in both.
+        self._erased[dsn.index] = (version, users)
 
 
 def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:

@@ -66,3 +66,14 @@ shard_map = sa.Table(
     sa.Column("dsn", sa.Integer()),
     sa.Column("changed_at", sa.BigInteger()),
 )
+# Users whose events are dropped, see clicktide.erasure; `lifted` (0 or 1) when that was taken back. `version` is the
+# placement's of the change, so that writers, who read that anyway, know when to look.
+erased = sa.Table(
+    "erased",
+    metadata,
+    sa.Column("shard", sa.Integer()),
+    sa.Column("user_id", sa.String()),
+    sa.Column("erased_at", sa.BigInteger()),
+    sa.Column("lifted", sa.Integer()),
+    sa.Column("version", sa.Integer()),
+)

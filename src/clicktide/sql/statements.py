@@ -102,6 +102,25 @@ class Statements(ABC):
         cursor.execute(f"DELETE FROM events WHERE {mine}", (shard, user_id))
         return {"events": cursor.rowcount, "orders": orders}
 
+    def entomb(self, cursor: Any, shard: int, user_id: str, at_ms: int, lifted: int) -> None:
+        """Say that the user is erased, or no longer, after every write under way and before every later one."""
+        self.version(cursor, exclusive=True)
+        cursor.execute("UPDATE placement SET version=version+1 WHERE id=1")
+        cursor.execute(
+            f"DELETE FROM erased WHERE shard={self.mark} AND user_id={self.mark}", (shard, user_id)
+        )
+        cursor.execute(
+            f"INSERT INTO erased (shard,user_id,erased_at,lifted,version) SELECT {self.marks(4)},version"
+            " FROM placement WHERE id=1",
+            (shard, user_id, at_ms, lifted),
+        )
+
+    def tombstones(self, cursor: Any, shard: int) -> list[tuple[str, int, int]]:
+        """(user, when, lifted) of all that was ever said of the shard's users; none is added before the transaction ends."""
+        self.version(cursor)
+        cursor.execute(f"SELECT user_id,erased_at,lifted FROM erased WHERE shard={self.mark}", (shard,))
+        return [(str(user), int(at), int(lifted)) for user, at, lifted in cursor.fetchall()]
+
     def introduce(self, cursor: Any, dsn: int, homes: int, shards: int) -> None:
         """Write down which DSN this is; a second one to do so is refused by the primary key."""
         cursor.execute(

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from clicktide.errors import SettingError, StoreRefused, StoreUnavailable
 from clicktide.orders import Order, join
-from clicktide.row import SHARD, Row
+from clicktide.row import SHARD, USER_ID, Row
 from clicktide.settings import Settings
 from clicktide.sql import read
 from clicktide.sql.dsn import Dsn
@@ -24,6 +25,8 @@ from clicktide.sql.placement import Placement
 from clicktide.sql.placements import Placements
 from clicktide.sql.read import Counts, Cursor
 from clicktide.sql.schema import EVENT_COLUMNS
+from clicktide.sql.schema import erased as tombstones
+from clicktide.sql.statements import Statements
 from clicktide.sql.write import Result, RowOutcome, Written, write_rows
 
 T = TypeVar("T")
@@ -50,6 +53,7 @@ class SqlStore:
         self.shards = settings.integer("shards.count")
         self.dsns = [Dsn(i, url, settings.number("sql.timeout_s"), clock) for i, url in enumerate(urls)]
         self.placement = Placement(len(urls))
+        self.erased = 0  # rows dropped since the start because their user is erased
         self.placements = Placements(self.dsns, self.placement, self.shards, clock)
 
     def dsn_of(self, shard: int) -> int:
@@ -73,7 +77,8 @@ class SqlStore:
     # Writing
 
     def write(self, dsn_index: int, rows: Sequence[Row]) -> Written:
-        """Write `rows` to the DSN in one transaction; again changes nothing.
+        """Write `rows` to the DSN in one transaction; again changes nothing. Rows of erased users are dropped, and counted
+        in `erased`.
 
         Rows of a shard that has moved go to where it is now, then in a transaction for each DSN.
         """
@@ -98,17 +103,26 @@ class SqlStore:
         dsn = self.dsns[dsn_index]
         shards = {row[SHARD] for row in rows}
 
-        def work(cursor: Any) -> Result | None:
+        def work(cursor: Any) -> tuple[Result, int] | None:
             self.placements.fence(dsn, cursor)
             if not all(self.placement.accepts(dsn_index, shard, copy=copy) for shard in shards):
                 return None
-            return write_rows(dsn.statements, cursor, rows)
+            users = self.placements.erased(dsn)
+            left = (
+                [i for i, row in enumerate(rows) if row[USER_ID] not in users] if users else range(len(rows))
+            )
+            if len(left) == len(rows):
+                return write_rows(dsn.statements, cursor, rows), 0
+            (new, conflicts), kept = write_rows(dsn.statements, cursor, [rows[i] for i in left])
+            return Result(Written(new, [left[i] for i in conflicts]), kept), len(rows) - len(left)
 
-        result = dsn.write(work)
-        if result is None:
+        done = dsn.write(work)
+        if done is None:
             if not hops:
                 raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
             return self._scatter(dsn_index, rows, copy=copy, hops=hops - 1)
+        result, erased = done
+        self.erased += 0 if copy else erased
         for target, moving in self.placement.targets(dsn_index, shards).items():
             # Only what is stored here: a row that was kept out must not be the first one there.
             if kept := [row for row in result.kept if row[SHARD] in moving]:
@@ -211,27 +225,59 @@ class SqlStore:
 
     def erase_user(self, shard: int, user_id: str) -> dict[str, int]:
         """Delete all events and orders of the user; answers `{"events": n, "orders": n}`, nothing left to find."""
-        return self._erase(self.dsn_of(shard), shard, user_id, copy=False)
+        return self._change(self.dsn_of(shard), shard, lambda s, cursor: s.erase_user(cursor, shard, user_id))
 
-    def _erase(
-        self, dsn_index: int, shard: int, user_id: str, *, copy: bool, hops: int = _HOPS
-    ) -> dict[str, int]:
+    def entomb(self, shard: int, user_id: str, now_ms: int, *, lifted: bool = False) -> None:
+        """From when this returns on, rows of the user are dropped by every writer (`lifted`: are written again)."""
+
+        def say(statements: Statements, cursor: Any) -> bool:
+            statements.entomb(cursor, shard, user_id, now_ms, int(lifted))
+            return True
+
+        self._change(self.dsn_of(shard), shard, say, alone=True)
+
+    def erased_users(self, shard: int) -> list[str]:
+        """The shard's erased users."""
+        query = sa.select(tombstones.c.user_id).where(tombstones.c.shard == shard, tombstones.c.lifted == 0)
+        return self._at_owner(shard, lambda c: [str(user) for user in c.execute(query).scalars()])
+
+    def is_erased(self, shard: int, user_id: str) -> bool:
+        """Whether the user is erased, as the owner of the shard says now."""
+        query = sa.select(tombstones.c.lifted).where(
+            tombstones.c.shard == shard, tombstones.c.user_id == user_id
+        )
+        return self._at_owner(shard, lambda c: c.execute(query).scalar()) == 0
+
+    def _change(
+        self,
+        dsn_index: int,
+        shard: int,
+        change: Callable[[Statements, Any], T],
+        *,
+        alone: bool = False,
+        copy: bool = False,
+        hops: int = _HOPS,
+    ) -> T:
+        """`change` in a transaction at the DSN that holds the shard, then at the one that it is being moved to; `alone` with
+        no write under way."""
         dsn = self.dsns[dsn_index]
 
-        def work(cursor: Any) -> dict[str, int] | None:
+        def work(cursor: Any) -> T | None:
+            if alone:  # at once: two that held the shared lock both would wait for each other
+                dsn.statements.version(cursor, exclusive=True)
             self.placements.fence(dsn, cursor)
             if not self.placement.accepts(dsn_index, shard, copy=copy):
                 return None
-            return dsn.statements.erase_user(cursor, shard, user_id)
+            return change(dsn.statements, cursor)
 
         gone = dsn.write(work)
         if gone is None:
             if not hops:
                 raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
             following = self.placement.next(dsn_index, shard)
-            return self._erase(following, shard, user_id, copy=False, hops=hops - 1)
+            return self._change(following, shard, change, alone=alone, hops=hops - 1)
         for target in self.placement.targets(dsn_index, [shard]):
-            self._erase(target, shard, user_id, copy=True)
+            self._change(target, shard, change, alone=alone, copy=True)
         return gone
 
     def shards_at(self, dsn_index: int) -> list[int]:
