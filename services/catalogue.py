@@ -144,7 +144,7 @@ def query(metrics: MetricsApi, users: UsersApi, lookups: LookupsApi, status: Sta
             scope="read",
             path_parameters={"event_id": "The event."},
             answers={200: shapes.Where},
-            problems=("bad_parameter", "unknown_event", "store_unavailable"),
+            problems=("bad_parameter", "unknown_event", "erased_event", "store_unavailable"),
         ),
         Operation(
             "GET",
@@ -177,7 +177,7 @@ def of_users(users: UsersApi) -> list[Operation]:
             query=kind,
             path_parameters={"user_id": "The user."},
             answers={200: answer},
-            problems=("bad_parameter", *problems, "unknown_user", "store_unavailable"),
+            problems=("bad_parameter", *problems, "unknown_user", "erased_user", "store_unavailable"),
         )
 
     return [

@@ -89,6 +89,10 @@ class Histories:
         whole = past is not None and past.whole
         return whole, whole
 
+    async def is_erased(self, user_id: str) -> bool:
+        """Whether the user was erased; raises `StoreError` where nobody can say."""
+        return await self._stores.is_erased(shard_of(user_id, self._shards), user_id)
+
     # Tallies
 
     async def tally(self, user_id: str) -> tuple[Tally, bool]:

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clicktide import topics
-from clicktide.errors import ClicktideError
+from clicktide.errors import ClicktideError, StoreError
 from clicktide.log.port import Log, Record, TopicPartition
 from clicktide.orders import join
 from clicktide.read import lag, search
 from clicktide.read.events import event_of
 from clicktide.settings import Settings
+from clicktide.shards import shard_of
 from clicktide.sql import read
 from services.operations import answer, identifier
 from services.problems import ProblemError
@@ -32,6 +33,7 @@ class LookupsApi:
 
     def __init__(self, settings: Settings, stores: Stores, health: Health) -> None:
         self._stores, self._health = stores, health
+        self._shards = settings.integer("shards.count")
         self._prefix = settings.text("topics.prefix")
         self._group = settings.text("group")
 
@@ -75,6 +77,8 @@ class LookupsApi:
             return await self._answer(body)
         found, whole = await self._search(event_id, {**_ranges(waiting), **_ranges(dead, kept=True)})
         complete = complete and whole
+        if found and await self._is_erased(found[-1].key):
+            raise ProblemError("erased_event", "the event's user was erased", event_id=event_id)
         by_topic = {record.topic: record for record in found}
         retrying = next((r for t, r in by_topic.items() if self._tier(t)), None)
         if retrying is not None:
@@ -89,6 +93,13 @@ class LookupsApi:
         raise ProblemError(
             "unknown_event", "no store and no topic shows it", event_id=event_id, state="unknown"
         )
+
+    async def _is_erased(self, key: bytes | None) -> bool:
+        user_id = (key or b"").decode("utf-8", "replace")
+        try:
+            return await self._stores.is_erased(shard_of(user_id, self._shards), user_id)
+        except StoreError:
+            return False  # then what the log shows is all that is known
 
     async def _search(
         self, event_id: str, ranges: dict[TopicPartition, tuple[int, int]]

@@ -110,6 +110,10 @@ class Stores:
                 found.append(answer)
         return found, error
 
+    async def is_erased(self, shard: int, user_id: str) -> bool:
+        """Whether the user was erased."""
+        return await self.sql(self.dsn_of(shard), lambda sql: sql.is_erased(shard, user_id))
+
     async def ping(self, index: int) -> None:
         """Whether the DSN answers; raises `StoreUnavailable` when not."""
         await self.sql(f"mysql.{index}", partial(_ping, i=index))

@@ -33,7 +33,7 @@ _TimeText = Annotated[str, Meta(description="RFC 3339 time, or milliseconds sinc
 _Cursor = Annotated[str, Meta(max_length=4096, description="`next` of the page before.")]
 # Sessions are cut from so many events at most; the rest of the longest one then counts as `complete: false`.
 _MAX_ROWS = 2000
-_STEP = 500
+_STEP = 200
 _PURCHASE = (
     "event_id",
     "type",
@@ -81,7 +81,7 @@ class UsersApi:
         query = parameters(request, TimelineQuery)
         wanted = _wanted(query, frozenset(query.type))
         rows, after = await self._page(user_id, wanted)
-        self._known(rows, narrowed=bool(query.type) or _narrowed(query))
+        await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
         return await self._answer(user_id, {"events": [event_of(row) for row in rows], "next": after})
 
     async def purchases(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class UsersApi:
         query = parameters(request, PageQuery)
         rows, after = await self._page(user_id, _wanted(query, MONEY_TYPES))
         if not rows and not _narrowed(query):
-            self._known((await self._page(user_id, Wanted(1)))[0], narrowed=False)
+            await self._known(user_id, (await self._page(user_id, Wanted(1)))[0], narrowed=False)
         return await self._answer(user_id, {"purchases": [_purchase(row) for row in rows], "next": after})
 
     async def profile(self, request: Request) -> Response:
@@ -97,7 +97,7 @@ class UsersApi:
         parameters(request, NoQuery)
         tally, exact = await self._asked(self._histories.tally(user_id))
         if not tally.events:
-            self._known([], narrowed=False)
+            await self._known(user_id, [], narrowed=False)
         return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **tally.as_json()})
 
     async def sessions(self, request: Request) -> Response:
@@ -120,7 +120,7 @@ class UsersApi:
                 cutter.end()
                 break
             wanted = wanted._replace(before=page.next)
-        self._known(cutter.sessions, narrowed=_narrowed(query))
+        await self._known(user_id, cutter.sessions, narrowed=_narrowed(query))
         place = cutter.place()
         found = [session.as_json() for session in cutter.sessions]
         return await self._answer(
@@ -139,9 +139,12 @@ class UsersApi:
                 "store_unavailable", str(e), retry_after=1, degraded=self._health.degraded()
             ) from e
 
-    def _known(self, found: Any, *, narrowed: bool) -> None:
-        if not found and not narrowed:
-            raise ProblemError("unknown_user", "no event of this user is stored")
+    async def _known(self, user_id: str, found: Any, *, narrowed: bool) -> None:
+        if found or narrowed:
+            return
+        if await self._asked(self._histories.is_erased(user_id)):
+            raise ProblemError("erased_user", "the user was erased; what comes of him is dropped")
+        raise ProblemError("unknown_user", "no event of this user is stored")
 
     async def _answer(self, user_id: str, body: dict[str, Any]) -> Response:
         as_of = await self._health.as_of(user_id)

@@ -10,6 +10,7 @@ import redis
 
 from clicktide import keys
 from clicktide.shards import shard_of
+from clicktide.sql import SqlStore
 
 pytestmark = pytest.mark.embedded
 MINUTE = 60_000
@@ -291,3 +292,29 @@ def test_with_redis_hanging_all_comes_from_sql(place, now, server):
     assert sessions["sessions"][0]["spend"] == 303
     assert len(purchases["purchases"]) == 3
     assert all("redis" in body["degraded"] for body in (profile, sessions, purchases))
+
+
+def test_an_erased_user_is_not_an_unknown_one(place, now):
+    stored(place, [event(i, now - i, "order") for i in range(3)])
+    shard = shard_of("u1", 8)
+    client = redis.Redis.from_url(place.server.url)
+    sql = SqlStore(place.settings)
+
+    async def work(http, _):
+        before = (await http.get("/v1/users/u1/profile")).json()
+        sql.entomb(shard, "u1", now)
+        sql.erase_user(shard, "u1")
+        client.delete(keys.timeline("t", shard, "u1"))
+        place.send("events", b'{"event_id":"late one"}', key=b"u1")
+        users = [
+            await http.get(f"/v1/users/u1/{w}") for w in ("timeline", "profile", "sessions", "purchases")
+        ]
+        return before, users, await http.get("/v1/events/late%20one"), await http.get("/v1/orders/o1")
+
+    before, users, event_, order = place.ask(work)
+    sql.close()
+    client.close()
+    assert before["events"] == 3
+    assert {(a.status_code, a.json()["code"]) for a in users} == {(404, "erased_user")}
+    assert (event_.status_code, event_.json()["code"]) == (404, "erased_event")
+    assert (order.status_code, order.json()["code"]) == (404, "unknown_order")
