@@ -12,13 +12,32 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from clicktide.errors import ClicktideError
 
 _CLONE_NEWNS = 0x00020000
-_BALLAST = "ballast"
-_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One of them. It is filled by making it as small as what is on it: that takes no memory, and no time."""
+
+    folder: Path
+    megabytes: int
+
+    def fill(self) -> None:
+        """Leave nothing of the disk; to be repeated, since others delete files."""
+        found = os.statvfs(self.folder)
+        if found.f_bfree:
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            with contextlib.suppress(ClicktideError):  # somebody has written meanwhile: the next time, then
+                _run("mount", "-o", f"remount,size={max(used, found.f_frsize)}", str(self.folder))
+
+    def empty(self) -> None:
+        """Give the space back."""
+        _run("mount", "-o", f"remount,size={self.megabytes}m", str(self.folder))
 
 
 class Disks:
@@ -27,49 +46,29 @@ class Disks:
 
     def __init__(self, *, wanted: bool = True) -> None:
         self.why_not = _own_namespace() if wanted else "not asked for"
-        self._folders: list[Path] = []
+        self._disks: list[Disk] = []
 
-    def mount(self, folder: Path, megabytes: int) -> None:
-        """A disk of this size at `folder`, which is made; nothing where there can be no disks."""
+    def mount(self, folder: Path, megabytes: int) -> Disk | None:
+        """A disk of this size at `folder`, which is made; None where there can be no disks."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.why_not:
-            return
+            return None
         _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "clicktide-chaos", str(folder))
-        self._folders.append(folder)
-
-    def is_mounted(self, folder: Path) -> bool:
-        return folder in self._folders
+        self._disks.append(Disk(folder, megabytes))
+        return self._disks[-1]
 
     def release(self, *, keep: bool) -> None:
         """Take the disks away; with `keep`, what is on them stays in their folders. Nothing may use them any more."""
-        while self._folders:
-            folder = self._folders.pop()
+        while self._disks:
+            folder = self._disks.pop().folder
             kept = folder.with_name(folder.name + ".kept")
             if keep:
-                empty(folder)
                 shutil.copytree(folder, kept, symlinks=True, ignore=_no_sockets)
             with contextlib.suppress(ClicktideError):
                 _run("umount", str(folder))
             if keep:
                 shutil.copytree(kept, folder, symlinks=True, dirs_exist_ok=True)
                 shutil.rmtree(kept)
-
-
-def fill(folder: Path) -> None:
-    """Leave nothing of the disk; again and again, as others delete files."""
-    with (folder / _BALLAST).open("ab", buffering=0) as ballast:
-        size = _PIECE
-        while size:
-            try:
-                if not ballast.write(bytes(size)):
-                    size //= 2
-            except OSError:
-                size //= 2
-
-
-def empty(folder: Path) -> None:
-    """Give the disk's space back."""
-    (folder / _BALLAST).unlink(missing_ok=True)
 
 
 def _own_namespace() -> str:

@@ -18,6 +18,7 @@ import msgspec
 import localstorm
 from bench.chaos.clocks import Clocks
 from bench.chaos.components import CLOCK_WORDS
+from bench.chaos.disks import Disk
 from bench.chaos.links import Links
 from bench.chaos.pair import Pair, Server
 from bench.chaos.plan import FAILOVER, FULL, KILL, LINK_KINDS, LOCK, LOSE, SKEW, SLOW, STOP
@@ -63,7 +64,7 @@ class EmbeddedSite:
         settings: Settings,
         links: Links,
         clocks: Clocks,
-        disks: Mapping[str, Path],
+        disks: Mapping[str, Disk],
         collector_port: int,
     ) -> None:
         self.services, self.settings = services, settings
@@ -144,7 +145,7 @@ class EmbeddedSite:
     def turn_link(self, target: str, mode: str) -> None:
         self._links.turn(target, mode)
 
-    def disk(self, target: str) -> Path | None:
+    def disk(self, target: str) -> Disk | None:
         return self._disks.get(target)
 
     def skew(self, target: str, seconds: float) -> None:

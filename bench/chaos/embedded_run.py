@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.chaos.clocks import Clocks
 from bench.chaos.components import CLOCK_WORDS, free_ports
-from bench.chaos.disks import Disks
+from bench.chaos.disks import Disk, Disks
 from bench.chaos.embedded import SHARDS, EmbeddedSite
 from bench.chaos.links import Links
 from bench.chaos.pair import links_of
@@ -80,12 +80,11 @@ def second_redis(places: Places, socket: Path) -> Child:
     return Child("second", [redis.binary(), str(conf)], log, os.environ, lambda: redis.answers(socket))
 
 
-def make_disks(places: Places, disks: Disks, records: float) -> dict[str, Path]:
+def make_disks(places: Places, disks: Disks, records: float) -> dict[str, Disk]:
     """A small disk for each store, with room for so many records, by target; files are led there by a link."""
     megabytes = int(DISK_BASE_MB + DISK_KB_A_RECORD * records / 1024)
     folders = {"redis": places.redis, **{name: places.root / "disks" / name for name in ("log", *SHARDS)}}
-    for folder in folders.values():
-        disks.mount(folder, megabytes)
+    mounted = {target: disks.mount(folder, megabytes) for target, folder in folders.items()}
     for target, file in (("log", places.log), *zip(SHARDS, places.shards, strict=True)):
         file.symlink_to(folders[target] / file.name)
-    return {target: folder for target, folder in folders.items() if disks.is_mounted(folder)}
+    return {target: disk for target, disk in mounted.items() if disk}

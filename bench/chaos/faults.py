@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from bench.chaos.disks import Disk
 from bench.chaos.held import Filled, Held, Locked, Set, Stopped, send
 from bench.chaos.plan import (
     AWAY,
@@ -54,8 +55,8 @@ class Site(Protocol):
     def turn_link(self, target: str, mode: str) -> None:
         """Put a link into a mode of `bench.chaos.proxy`."""
 
-    def disk(self, target: str) -> Path | None:
-        """The folder of a small disk; None where this machine lets us have none."""
+    def disk(self, target: str) -> Disk | None:
+        """The small disk of a target's data; None where this machine lets us have none."""
 
     def skew(self, target: str, seconds: float) -> None:
         """Set the target's wall clock off by so much."""
@@ -158,8 +159,8 @@ class Hand:
             self.site.skew(fault.target, fault.amount)
             return Set(partial(self.site.skew, fault.target, 0.0), until)
         if fault.kind == FULL:
-            folder = self.site.disk(fault.target)
-            return Filled(folder, until) if folder else None
+            disk = self.site.disk(fault.target)
+            return Filled(disk, until) if disk else None
         if fault.kind == LOCK:
             try:
                 return Locked(self.site.lock_file(fault.target), until)

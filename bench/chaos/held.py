@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.chaos import disks
+from bench.chaos.disks import Disk
 from deploy.embedded.record import alive, identity
 
 
@@ -70,18 +70,18 @@ class Locked(Held):
 class Filled(Held):
     """A disk without a free byte: what others delete meanwhile is filled again."""
 
-    def __init__(self, folder: Path, until: float) -> None:
+    def __init__(self, disk: Disk, until: float) -> None:
         super().__init__(until)
-        self.folder = folder
-        disks.fill(folder)
+        self.disk = disk
+        disk.fill()
 
     def step(self, now: float) -> bool:
         if now < self.until:
-            disks.fill(self.folder)
+            self.disk.fill()
         return now >= self.until
 
     def end(self) -> None:
-        disks.empty(self.folder)
+        self.disk.empty()
 
 
 class Set(Held):

@@ -17,6 +17,7 @@ from typing import Any
 from bench.chaos import nimbus
 from bench.chaos.clocks import Clocks
 from bench.chaos.components import CLASSES, CLOCK_WORDS
+from bench.chaos.disks import Disk
 from bench.chaos.links import Links
 from bench.chaos.pair import Pair
 from bench.chaos.plan import AWAY, FAILOVER, FULL, KILL, LINK_KINDS, LOSE, REBALANCE, SKEW, SLOW, STOP
@@ -66,7 +67,7 @@ class StackSite:
         url: str,
         links: Links,
         clocks: Clocks,
-        disks: Mapping[str, Path],
+        disks: Mapping[str, Disk],
         pair: Pair,
         say: Callable[[str], None],
     ) -> None:
@@ -149,7 +150,7 @@ class StackSite:
     def turn_link(self, target: str, mode: str) -> None:
         self._links.turn(target, mode)
 
-    def disk(self, target: str) -> Path | None:
+    def disk(self, target: str) -> Disk | None:
         return self._disks.get(self._primary() if target == "redis" else target)
 
     def skew(self, target: str, seconds: float) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.chaos.clocks import Clocks
 from bench.chaos.components import CLASSES, CLOCK_WORDS, free_ports
-from bench.chaos.disks import Disks
+from bench.chaos.disks import Disk, Disks
 from bench.chaos.links import Links
 from bench.chaos.pair import Pair, links_of
 from bench.chaos.pair import Server as Member
@@ -136,14 +136,13 @@ def with_faults(
     return [second, *(replaced.get(item.name, item) for item in servers)]
 
 
-def make_disks(own: StackSettings, disks: Disks, records: float) -> dict[str, Path]:
+def make_disks(own: StackSettings, disks: Disks, records: float) -> dict[str, Disk]:
     """A small disk for each store's data, with room for so many records, by the server's name."""
     out = {}
     for name, base_mb in DISK_BASE_MB.items():
-        folder = own.folder(name, "data")
-        disks.mount(folder, int(base_mb + DISK_KB_A_RECORD * records / 1024))
-        if disks.is_mounted(folder):
-            out[name] = folder
+        disk = disks.mount(own.folder(name, "data"), int(base_mb + DISK_KB_A_RECORD * records / 1024))
+        if disk:
+            out[name] = disk
     return out
 
 

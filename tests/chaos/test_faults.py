@@ -38,6 +38,7 @@ class Place:
         self.folder, self.here, self.cut = folder, {}, []
         self.aof_there = True
         self.done: list[tuple] = []
+        self.disks: dict[str, Disk] = {}
         self.in_step = self.nimbus_there = True
 
     def pids(self, target):
@@ -57,7 +58,7 @@ class Place:
         self.done.append((target, mode))
 
     def disk(self, target):
-        return self.folder / target if (self.folder / target).exists() else None
+        return self.disks.get(target)
 
     def skew(self, target, seconds):
         self.done.append((target, seconds))
@@ -244,16 +245,23 @@ def test_a_clock_is_right_again_when_its_time_is_over(place):
     assert said == ["   1.0 s  skew events.parse by -300 s for 4.0 s"]
 
 
-def test_a_disk_is_full_to_the_last_byte_and_empty_again(place, monkeypatch):
-    (place.folder / "log").mkdir()
-    calls: list[tuple[str, Path]] = []
-    monkeypatch.setattr("bench.chaos.disks.fill", lambda folder: calls.append(("fill", folder)))
-    monkeypatch.setattr("bench.chaos.disks.empty", lambda folder: calls.append(("empty", folder)))
+class Disk:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def fill(self) -> None:
+        self.calls.append("fill")
+
+    def empty(self) -> None:
+        self.calls.append("empty")
+
+
+def test_a_disk_is_full_to_the_last_byte_and_empty_again(place):
+    disk = place.disks["log"] = Disk()
     h, _ = hand(place, Fault(1.0, FULL, "log", 2.0))
     for now in (1.0, 2.0, 3.0):
         h.tick(now)
-    assert [call for call, _ in calls] == ["fill", "fill", "empty"]
-    assert {folder for _, folder in calls} == {place.folder / "log"}
+    assert disk.calls == ["fill", "fill", "empty"]
 
 
 def test_a_disk_that_cannot_be_had_is_missed(place):
