@@ -1,4 +1,5 @@
-"""AggregateBolt: claims each event's id and brings its effects into Redis, in one step; drops real duplicates."""
+"""AggregateBolt: claims each event's id and brings its effects into Redis, in one step; drops real duplicates, and
+what comes of erased users."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from clicktide.breaker import CLOSED, Breaker
 from clicktide.packing import pack, unpack
 from clicktide.redisstore.store import RedisStore
 from clicktide.slices import FAILED, FAILURES, ROWS, Failures, Rows
+from clicktide.tombstones import tombstones_of
 from multilang.component import TideBolt
 
 
@@ -22,7 +24,7 @@ class AggregateBolt(TideBolt):
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         s = self.settings
-        self.store = RedisStore(s)
+        self.store = RedisStore(s, tombstones=tombstones_of(s))
         self.breaker = Breaker(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
 
     def process(self, tup: Any) -> None:
@@ -30,6 +32,8 @@ class AggregateBolt(TideBolt):
         done = persist.apply(self.store, self.breaker, rows)
         self.count("rows", len(done.rows))
         self.count("duplicates", done.duplicates)
+        if done.erased:
+            self.count("erased", done.erased)
         if done.failures:
             self.emit([pack(Failures(place, done.failures))], stream=FAILED)
         if done.rows:

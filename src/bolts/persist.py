@@ -28,8 +28,11 @@ class PersistBolt(TideBolt):
 
     def process(self, tup: Any) -> None:
         place, rows = unpack(tup.values[0], Rows)
+        before = self.store.erased
         failures = persist.persist(self.store, self.breakers, rows)
-        self.count("stored", len(rows) - len(failures))
+        if erased := self.store.erased - before:
+            self.count("erased", erased)
+        self.count("stored", len(rows) - len(failures) - erased)
         if failures:
             self.emit([pack(Failures(place, failures))], stream=FAILED)
 

@@ -14,6 +14,7 @@ from clicktide.redisstore.store import RedisStore
 from clicktide.redrive import Redrive
 from clicktide.slices import FAILED, FAILURES, Failures, Retries
 from clicktide.sql import SqlStore
+from clicktide.tombstones import tombstones_of
 from multilang.component import TideBolt
 
 
@@ -25,7 +26,9 @@ class RetryBolt(TideBolt):
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         s = self.settings
         self.breakers = Breakers(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
-        self.redrive = Redrive(Parser(s), RedisStore(s), SqlStore(s), self.breakers)
+        self.redrive = Redrive(
+            Parser(s), RedisStore(s, tombstones=tombstones_of(s)), SqlStore(s), self.breakers
+        )
 
     def process(self, tup: Any) -> None:
         place, offsets, values, stages, origins = unpack(tup.values[0], Retries)

@@ -10,6 +10,7 @@ All keys of a shard carry the same hash tag, so they share a Redis Cluster slot:
 | `t:<user_id>` | sorted set | timeline: score occurred_at (ms), member a JSON array of the row's first 18 columns (event_id .. extra) |
 | `b:<g>:<start>` | hash | bucket of granularity g (s, m, h, d) that starts at `start` (s since the epoch, UTC): field -> integer |
 | `b:a` | hash | the same, of all time |
+| `x` | set | erased users, and the empty name once it has been filled; without that it is not known who is erased |
 | `v:<g>:<start>`, `v:a` | HyperLogLog | visitors: the distinct users of the bucket (h, d and all time) |
 | `y:<g>:<start>`, `y:a` | HyperLogLog | payers: the distinct users with a pay |
 
@@ -43,6 +44,10 @@ def bucket(namespace: str, shard: int, granularity: str, start: int) -> str:
 
 def totals(namespace: str, shard: int) -> str:
     return f"{shard_prefix(namespace, shard)}b:a"
+
+
+def erased(namespace: str, shard: int) -> str:
+    return f"{shard_prefix(namespace, shard)}x"
 
 
 def visitors(namespace: str, shard: int, granularity: str, start: int | None) -> str:

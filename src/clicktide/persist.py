@@ -34,11 +34,12 @@ class Fast(Protocol):
 
 
 class Outcome(NamedTuple):
-    """A slice after Redis: rows to go on to SQL (all but duplicates and conflicts), what failed, how many were dropped."""
+    """A slice after Redis: rows to go on to SQL, what failed, how many were dropped as duplicates and as an erased user's."""
 
     rows: list[Row]
     failures: list[Failure]
     duplicates: int
+    erased: int = 0
 
 
 def persist(sql: Sql, breakers: Breakers, rows: Sequence[Row]) -> list[Failure]:
@@ -93,8 +94,9 @@ def apply(fast: Fast, breaker: Breaker, rows: Sequence[Row]) -> Outcome:
         return Outcome(list(rows), [_redis_failure(row, breaker, e) for row in rows], 0)
     failures = [_redis_failure(rows[i], breaker, e) for i, e in done.failed.items()]
     failures += [_id_conflict(rows[i], REDIS) for i in sorted(done.conflicts)]
-    dropped = done.duplicates | done.conflicts
-    return Outcome([row for i, row in enumerate(rows) if i not in dropped], failures, len(done.duplicates))
+    dropped = done.duplicates | done.conflicts | done.erased
+    left = [row for i, row in enumerate(rows) if i not in dropped]
+    return Outcome(left, failures, len(done.duplicates), len(done.erased))
 
 
 def _guarded(breaker: Breaker, call: Callable[[], T]) -> T:

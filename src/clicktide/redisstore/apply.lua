@@ -14,12 +14,30 @@
 --   counts     list of [key, ttl or 0, flat list of (field, increment as text)]
 --   timelines  list of [key, flat list of (score as text, member)], cut to the `length` newest
 --   visitors   list of [hour's key, its ttl, day's key, its ttl, key of all time, list of users]
--- answers  flat list of (position from 0, verdict) of those that are not fresh: 0 this very record was applied before,
+-- ARGV[6]  1 where the shard's erased users must be known here; 0 where nobody can tell
+-- answers  {'load'}: they are not (a server that lost all); {'erased', user...}: events of these are among them; both times
+--          nothing is changed; else a
+--          flat list of (position from 0, verdict) of those that are not fresh: 0 this very record was applied before,
 --          1 another record with the same content was, 2 one with other content; empty when all is applied now
 local p = KEYS[1]
 local now, window, buckets, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local call, whole = redis.call, string.format
 if now == 0 then now = tonumber(call('TIME')[1]) end
+local a = cmsgpack.unpack(ARGV[5])
+
+-- The set of erased users holds the empty name, which is nobody's, once it has been filled.
+local erased = call('SCARD', p .. 'x')
+if erased == 0 and ARGV[6] == '1' then return { 'load' } end
+if erased > 1 then
+  local users, found = {}, { 'erased' }
+  for i, timeline in ipairs(a[2]) do users[i] = string.sub(timeline[1], 3) end
+  for from = 1, #users, 1000 do
+    local is = call('SMISMEMBER', p .. 'x', unpack(users, from, math.min(from + 999, #users)))
+    for i = 1, #is do if is[i] == 1 then found[#found + 1] = users[from + i - 1] end end
+  end
+  if #found > 1 then return found end
+end
+
 local generation = math.floor(now / window)
 -- A server that took over may have a clock that is behind: it goes on in the generation that has begun.
 if call('EXISTS', p .. 'c:' .. (generation + 1)) == 1 then generation = generation + 1 end
@@ -88,7 +106,6 @@ local function add(key, increments)
   if #set > 0 then call('HSET', key, unpack(set)) end
 end
 
-local a = cmsgpack.unpack(ARGV[5])
 for _, count in ipairs(a[1]) do
   local key, increments = p .. count[1], count[3]
   -- What Lua's stack takes at once.

@@ -6,7 +6,7 @@ been done is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,15 +17,19 @@ from clicktide.aggregate import Effects
 from clicktide.errors import StoreError, StoreUnavailable
 from clicktide.redisstore.client import connect, errors_named, whole_seconds
 from clicktide.redisstore.cluster import STORE, PartAway
+from clicktide.redisstore.erased import tell
 from clicktide.redisstore.script import Arguments, Script
-from clicktide.row import SHARD, Row
+from clicktide.row import SHARD, USER_ID, Row
 from clicktide.settings import Settings
 
 _pack = msgspec.msgpack.encode
 
 # Two rounds settle every honest case (the second leaves out what the first named); more only while others apply
-# the very same events at the same time.
-_MAX_ROUNDS = 5
+# the very same events at the same time, or where Redis has to be told who is erased.
+_MAX_ROUNDS = 7
+
+
+Tombstones = Callable[[int], Sequence[str]]  # shard -> its erased users; raises StoreUnavailable
 
 
 class Applied(NamedTuple):
@@ -33,20 +37,28 @@ class Applied(NamedTuple):
 
     `duplicates` carry the id and content of another record that is applied, `conflicts` its id with other content;
     `failed` are those whose shard could not be asked, with the error. `replays` were applied by an earlier run of
-    the very same record.
+    the very same record. `erased` are those of erased users, dropped.
     """
 
     duplicates: frozenset[int]
     conflicts: frozenset[int]
     replays: frozenset[int]
     failed: Mapping[int, StoreError]
+    erased: frozenset[int] = frozenset()
 
 
 class RedisStore:
     """Claims and their effects in Redis. One instance a process; not for several threads."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None, now_s: int = 0) -> None:
-        """`now_s` fixes the time for tests; 0 takes Redis's own, the one clock all workers share."""
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis | None = None,
+        now_s: int = 0,
+        tombstones: Tombstones | None = None,
+    ) -> None:
+        """`now_s` fixes the time for tests; 0 takes Redis's own, the one clock all workers share. `tombstones` answers who of
+        a shard is erased, for a Redis that has lost it; without it such a Redis takes everybody's events."""
         self._client = client or connect(settings)
         self._namespace = settings.text("redis.namespace")
         window = whole_seconds(settings.number("claims.window_h"))
@@ -62,6 +74,7 @@ class RedisStore:
             "a": 0,
         }
         self._apply = Script(self._client, "apply.lua")
+        self._tombstones = tombstones
 
     def apply(self, rows: Sequence[Row]) -> Applied:
         """Claim each row's id for its own record and bring its effects into Redis, in one step, once.
@@ -71,6 +84,7 @@ class RedisStore:
         """
         waiting = _by_shard(rows)
         found: tuple[set[int], set[int], set[int]] = (set(), set(), set())  # by verdict
+        erased: set[int] = set()
         failed: dict[int, StoreError] = {}
         for _ in range(_MAX_ROUNDS):
             answers = self._apply.run(
@@ -80,6 +94,15 @@ class RedisStore:
             for (shard, at), answer in zip(waiting.items(), answers, strict=True):
                 if isinstance(answer, StoreError):
                     failed.update(dict.fromkeys(at, answer))
+                elif answer and answer[0] == b"load":
+                    failure = self._tell_erased(shard)
+                    failed.update(dict.fromkeys(at, failure) if failure else {})
+                    again.update({} if failure else {shard: at})
+                elif answer and answer[0] == b"erased":
+                    users = {user.decode() for user in answer[1:]}
+                    erased.update(i for i in at if rows[i][USER_ID] in users)
+                    if left := [i for i in at if i not in erased]:
+                        again[shard] = left
                 elif answer:
                     verdicts = {int(p): int(v) for p, v in zip(answer[::2], answer[1::2], strict=True)}
                     for position, verdict in verdicts.items():
@@ -96,7 +119,19 @@ class RedisStore:
         if rows and len(failed) == len(rows) and not any(isinstance(e, PartAway) for e in failed.values()):
             raise next(iter(failed.values()))
         replays, duplicates, conflicts = found
-        return Applied(frozenset(duplicates), frozenset(conflicts), frozenset(replays), failed)
+        return Applied(
+            frozenset(duplicates), frozenset(conflicts), frozenset(replays), failed, frozenset(erased)
+        )
+
+    def _tell_erased(self, shard: int) -> StoreError | None:
+        """Tell Redis who of the shard is erased; the error where that cannot be known now."""
+        assert self._tombstones is not None
+        try:
+            tell(self._client, self._namespace, shard, self._tombstones(shard))
+        except StoreError as e:
+            # Not Redis is away, and not the event is at fault: it waits, without an attempt charged.
+            return PartAway(STORE, f"it has lost who is erased, and {e}")
+        return None
 
     def ping(self) -> None:
         """Raises `StoreUnavailable` when Redis does not answer."""
@@ -117,7 +152,7 @@ class RedisStore:
                 [*self._seen("v", found.visitors), *self._seen("y", found.payers)],
             ]
         )
-        return (*self._clock, claims.packed(rows), effects)
+        return (*self._clock, claims.packed(rows), effects, int(self._tombstones is not None))
 
     def _counts(self, found: Effects) -> list[tuple[str, int, list[str]]]:
         out = []

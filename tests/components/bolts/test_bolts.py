@@ -153,7 +153,9 @@ def test_nothing_empty_is_emitted(tmp_path, values, streams):
 
 
 def aggregate(monkeypatch, tmp_path, apply, tuples):
-    monkeypatch.setattr(bolts.aggregate, "RedisStore", lambda _settings: SimpleNamespace(apply=apply))
+    monkeypatch.setattr(
+        bolts.aggregate, "RedisStore", lambda _settings, tombstones: SimpleNamespace(apply=apply)
+    )
     return run(AggregateBolt, [tuple_(Rows(PLACE, rows), f"t{i}") for i, rows in enumerate(tuples)], tmp_path)
 
 
@@ -193,7 +195,7 @@ class Sql:
     """Writes to a list; away when told."""
 
     def __init__(self, away=False):
-        self.away, self.rows = away, []
+        self.away, self.rows, self.erased = away, [], 0
 
     def dsn_of(self, _shard):
         return 0
@@ -229,7 +231,7 @@ def test_retry(tmp_path, monkeypatch):
         return NONE
 
     monkeypatch.setattr(bolts.retry, "SqlStore", lambda _settings: sql)
-    monkeypatch.setattr(bolts.retry, "RedisStore", lambda _settings: SimpleNamespace(apply=apply))
+    monkeypatch.setattr(bolts.retry, "RedisStore", lambda _settings, tombstones: SimpleNamespace(apply=apply))
     origins = [Origin("tide.events", TOPIC_ID, 3, offset, NOW) for offset in (17, 18)]
     place = Place("tide.retry.1s", "ff" * 16, "xxxxxx", 3)
     retries = Retries(place, [50, 51], [raw("a"), raw("b")], ["redis", "mysql.4"], origins)

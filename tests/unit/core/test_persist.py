@@ -80,14 +80,14 @@ def short(failures):
 
 def test_nothing_to_apply_asks_nobody():
     fast = Fast(AWAY)
-    assert persist.apply(fast, breaker(), []) == ([], [], 0)
+    assert persist.apply(fast, breaker(), []) == ([], [], 0, 0)
     assert fast.apply.calls == []
 
 
 def test_applied_rows_go_on_and_so_do_replays():
     rows = rows_of(1, 2, 3)
     found = persist.apply(Fast(applied(replays=[1])), breaker(), rows)
-    assert found == (rows, [], 0)
+    assert found == (rows, [], 0, 0)
 
 
 def test_duplicates_are_dropped_and_conflicts_are_dead():
