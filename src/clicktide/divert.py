@@ -127,10 +127,12 @@ class Divert:
             now,
             self._uniform,
         )
+        parked = verdict.topic != topics.DEAD and verdict.attempt == before.attempt
         after = dataclasses.replace(
             before,
             attempt=verdict.attempt,
-            first_failed_at=first_failed_at,
+            # Waiting for a store that is away is not failing: the deadline begins anew.
+            first_failed_at=now if parked else first_failed_at,
             not_before=verdict.not_before,
             stage=failure.stage,
             kind=failure.kind,

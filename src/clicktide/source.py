@@ -22,7 +22,7 @@ from clicktide.log.port import Batch, Headers, LogConsumer, TopicPartition
 from clicktide.parse import topic_digest
 from clicktide.slices import Place, Slice
 from clicktide.start import EARLIEST, LATEST, start_of
-from clicktide.suspects import Docket, Forgetful, Note, Notes
+from clicktide.suspects import Docket, Forgetful, Note, Noted, Notes
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class _Buffer:
     values: list[bytes] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
     paused: bool = False
+    head: int = -1  # the offset that the partition waits for, and since when (ms)
+    head_since_ms: int = 0
 
 
 class Source:
@@ -80,7 +82,8 @@ class Source:
 
     `clock` answers seconds, `jitter` a number from 0 to 1, `boot` tells this life of the task from earlier ones in
     slice ids. `due(headers)` answers when (ms since the epoch, as `wall_ms` does) a record may be worked on; the records of
-    a partition wait for the first that is not due. None: all are due at once. `notes` are what lives of a task tell each other.
+    a partition wait for the first that is not due, but no longer than `longest_ms(topic)`: what asks for more was not written by
+    us. None: all are due at once. `notes` are what lives of a task tell each other.
     """
 
     def __init__(
@@ -97,10 +100,12 @@ class Source:
         due: Callable[[Headers], int] | None = None,
         wall_ms: Callable[[], int] | None = None,
         notes: Notes | None = None,
+        longest_ms: Callable[[str], int] | None = None,
     ) -> None:
         self._consumer, self._names, self._limits, self._watch = consumer, tuple(names), limits, watch
         self._task, self._tasks, self._clock, self._jitter, self._boot = task, tasks, clock, jitter, boot
         self._due, self._wall_ms = due, wall_ms or (lambda: int(clock() * 1000))
+        self._longest_ms = longest_ms
         self._ids: dict[str, str] = {}
         self._flights: dict[TopicPartition, Flights] = {}
         self._buffers: dict[TopicPartition, _Buffer] = {}
@@ -110,6 +115,7 @@ class Source:
         self._open = 0  # slices that were cut and are not acked, however many pieces they are in
         self._notes = notes or Forgetful()
         self._careful: dict[TopicPartition, Note] = {}
+        self._convicts: dict[TopicPartition, list[Noted]] = {}
         self._docket = Docket(limits.poison_fails)
         self._on_trial = ""  # the slice that is, by its id
         self._turn_until: float | None = None
@@ -125,6 +131,7 @@ class Source:
         self._acks = 0
         self._failed: Counter[TopicPartition] = Counter()
         self.rewinds = 0
+        self.let_go = 0  # records that wanted to wait for longer than any of ours does
 
     # -- what the spout calls
 
@@ -363,6 +370,8 @@ class Source:
             (i for i, h in enumerate(buffer.headers) if self._due(h) > now_ms),
             len(buffer.offsets),
         )
+        if count == 0 and self._waited_enough(partition, buffer, now_ms):
+            count = 1
         if count == 0 and not buffer.paused:
             self._consumer.pause([partition])
             buffer.paused = True
@@ -370,6 +379,18 @@ class Source:
             self._consumer.resume([partition])
             buffer.paused = False
         return count
+
+    def _waited_enough(self, partition: TopicPartition, buffer: _Buffer, now_ms: int) -> bool:
+        if self._longest_ms is None:
+            return False
+        head = buffer.offsets[0]
+        if head != buffer.head:
+            buffer.head, buffer.head_since_ms = head, now_ms
+        if now_ms - buffer.head_since_ms < self._longest_ms(partition.topic):
+            return False
+        self.let_go += 1
+        log.warning("%s:%d:%d wants to wait for too long: let go", partition.topic, partition.partition, head)
+        return True
 
     def _entry(self, partition: TopicPartition, buffer: _Buffer, count: int) -> Entry:
         """Cut at most `count` records off; fewer where an earlier life had cut, so that what it knew of them still holds."""
@@ -483,7 +504,7 @@ class Source:
     def _inherit(self, ids: Mapping[str, str]) -> None:
         """Learn what the last life knew, and leave word that this one has begun."""
         self._docket.clear()
-        self._careful, self._on_trial = {}, ""
+        self._careful, self._convicts, self._on_trial = {}, {}, ""
         run_id = self._watch.seen().run_id
         if run_id is None:
             return
@@ -500,8 +521,8 @@ class Source:
 
     def _remember(self, partition: TopicPartition, entry: Entry) -> None:
         """A convict is dead, but not yet committed: should this life end before, the next must not let it kill again."""
-        base = self._careful[partition]
-        self._careful[partition] = replace(base, ranges=(*base.ranges, suspects.noted(entry)))
+        entry.way = suspects.WAITING
+        self._convicts.setdefault(partition, []).append(suspects.noted(entry))
         self._docket.rest(self._clock() + self._until_committed)
 
     def _note(self, partition: TopicPartition) -> None:
@@ -512,18 +533,19 @@ class Source:
         waiting = [(p, e) for _, _, p, e in self._again]
         mine = [e for p, e in (*self._in_flight.values(), *waiting) if p == partition]
         mine += self._docket.entries(partition)
-        ranges = tuple(suspects.noted(e) for e in mine if e.fails or e.way)
-        self._notes.write({partition: replace(base, run_id=self._run_id, ranges=base.ranges + ranges)})
+        ranges = [suspects.noted(e) for e in mine if e.fails or e.way]
+        ranges += [*base.ranges, *self._convicts.get(partition, ())]
+        self._notes.write({partition: replace(base, run_id=self._run_id, ranges=tuple(ranges))})
 
     def _relax(self, partition: TopicPartition) -> None:
         """Its commits move again: notes are for partitions in trouble."""
         if (base := self._careful.get(partition)) is None:
             return
-        ranges = suspects.without(base.ranges, self._flights[partition].position)
-        base = self._careful[partition] = replace(base, ranges=ranges)
+        position = self._flights[partition].position
+        self._convicts[partition] = [r for r in self._convicts.get(partition, ()) if r.next > position]
         waiting = [(p, e) for _, _, p, e in self._again]
         open_ = [e for p, e in (*self._in_flight.values(), *waiting) if p == partition and e.fails]
-        if ranges or open_ or self._docket.entries(partition):
+        if base.ranges or self._convicts[partition] or open_ or self._docket.entries(partition):
             return
         self._notes.write({partition: replace(base, lives=0, ranges=())})
         del self._careful[partition]

@@ -187,15 +187,20 @@ class Docket:
         return parts
 
     def pop(self, now: float, acks: int) -> tuple[TopicPartition, Entry]:
-        """The next to be tried: whoever has least against it first, so that the innocent do not wait for the guilty."""
+        """The next to be tried: whoever has least against it first, so that the innocent do not wait for the guilty. Convicts, who
+        need only be written down, before all, unless even that goes wrong."""
         open_ = [w for w in self._waiting if self._may(w, now, acks)]
-        found = min(open_, key=lambda w: (w.entry.strikes, w.entry.fails, w.number))
+        found = min(open_, key=lambda w: (self._rank(w.entry), w.entry.fails, w.number))
         self._waiting.remove(found)
         return found.partition, found.entry
 
     def due(self, now: float, acks: int) -> bool:
         """Whether somebody may be tried now; `acks` is how many slices of the task have got through in this life."""
         return now >= self.ready_at and any(self._may(w, now, acks) for w in self._waiting)
+
+    def _rank(self, entry: Entry) -> int:
+        convict = entry.slice is not None and entry.slice.poison
+        return -1 if convict and entry.strikes == self.fails else entry.strikes
 
     def _may(self, waiting: _Waiting, now: float, acks: int) -> bool:
         """A trial before which nothing got through proves nothing: the more of these there were, the longer the next waits."""

@@ -15,7 +15,7 @@ from clicktide.log import open_log
 from clicktide.log.port import Record
 from clicktide.packing import pack
 from clicktide.retry import envelope
-from clicktide.retry.policy import FATAL
+from clicktide.retry.policy import FATAL, longest_wait_ms
 from clicktide.slices import FAILED, FAILURES, RECORDS, RETRIES, Failure, Failures, Records, Retries, Slice
 from clicktide.source import Limits, Source, retry_names
 from clicktide.sql import SqlStore
@@ -62,6 +62,7 @@ class _SliceSpout(TideSpout):
             self.due(),
             lambda: int(time.time() * 1000),
             redis_notes(s),
+            longest_wait_ms,
         )
         self.watch.positions = self.source.positions
 

@@ -135,3 +135,8 @@ def from_settings(settings: Settings) -> Policy:
         ),
         max_replays=settings.integer("retry.max_replays"),
     )
+
+
+def longest_wait_ms(topic: str) -> int:
+    """How long a record of this retry topic may have to wait at most (ms): its tier's length."""
+    return int(TIER_S.get(topic.rpartition(".")[2], max(TIER_S.values())) * 1000)

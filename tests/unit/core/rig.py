@@ -44,7 +44,15 @@ class Rig:
         self.admin.create_topics({topic: partitions})
         self._lives = 0
 
-    def source(self, task: int = 0, tasks: int = 1, limits: Limits = LIMITS, due=None, jitter=0.0) -> Source:
+    def source(
+        self,
+        task: int = 0,
+        tasks: int = 1,
+        limits: Limits = LIMITS,
+        due=None,
+        jitter=0.0,
+        longest_ms=None,
+    ) -> Source:
         self._lives += 1
         return Source(
             self.log.consumer(GROUP),
@@ -58,6 +66,7 @@ class Rig:
             f"boot{self._lives}",
             due,
             lambda: self.wall_ms,
+            longest_ms=longest_ms,
         )
 
     def write(

@@ -109,6 +109,22 @@ def test_each_failure_goes_where_the_policy_says(desk):
     ]
 
 
+def test_waiting_for_a_store_that_is_away_is_no_failing(desk):
+    """It comes back after a hundred hours: the first hiccup then is the first, whatever the deadline."""
+    desk.write((b"k", b"v"))
+    topic, offset = "events", 0
+    for _ in range(3):
+        (topic,) = desk.divert([failure(offset, STORE_WIDE)], topic=topic)
+        offset = desk.stored(topic)[-1].offset
+        desk.now += 50 * 3_600_000
+    desk.now -= 50 * 3_600_000
+    (topic,) = desk.divert([failure(offset)], topic=topic)
+    assert topic == "retry.1s"
+    offset = desk.stored(topic)[-1].offset
+    desk.now += 100 * 3_600_000
+    assert desk.divert([failure(offset)], topic=topic) == {"dead": 1}, "but failing that long is"
+
+
 def test_up_the_tiers_with_the_first_origin_and_the_first_failure(desk):
     """One record through all its attempts: only the envelope's figures change."""
     desk.write((b"k", b"v"))

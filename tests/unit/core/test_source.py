@@ -629,6 +629,23 @@ def test_a_partition_waits_for_its_head_while_others_go_on(tmp_path):
     assert offsets(all_of(source)) == [[2]], "the partition is read on"
 
 
+def test_nobody_waits_longer_than_the_longest_honest_wait(rig):
+    source = rig.source(due=due, longest_ms=lambda topic: {TOPIC: 10_000}[topic])
+    rig.write(1, headers=at(rig.wall_ms + 10**12))
+    rig.write(1, headers=at(rig.wall_ms + 12_000))
+    assert source.next(0.0) is None
+    rig.wall_ms += 9_999
+    assert source.next(0.0) is None
+    rig.wall_ms += 1
+    assert offsets(all_of(source)) == [[0]]
+    assert source.let_go == 1
+    rig.wall_ms += 1_999
+    assert source.next(0.0) is None, "the next waits its own time"
+    rig.wall_ms += 1
+    assert offsets(all_of(source)) == [[1]]
+    assert source.let_go == 1
+
+
 def test_only_the_leading_due_records_are_cut(rig):
     source = rig.source(due=due)
     start = rig.wall_ms

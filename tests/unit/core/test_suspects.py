@@ -15,7 +15,7 @@ def check(worker, *, code="kills_worker"):
         assert set(worker.done[partition]) == {o for o in range(count) if (partition, o) not in worker.poison}
 
 
-@pytest.mark.parametrize("at", [0, 499, 1023, 2999])
+@pytest.mark.parametrize("at", [0, 1023, 2999])
 def test_a_record_that_kills_its_worker_dies_alone(tmp_path, at):
     worker = Worker(tmp_path, at, partitions=4, poison={(1, at)}, limits=limits(slice_records=1000))
     for partition in range(4):
@@ -41,18 +41,18 @@ def test_the_others_go_on_while_it_is_looked_for(tmp_path):
     check(worker)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_several_in_one_slice_several_slices_several_tasks(tmp_path, seed):
     poison = {(0, 3), (0, 4), (0, 40), (1, 120), (2, 0), (3, 399)}
     worker = Worker(tmp_path, seed, tasks=2, partitions=4, poison=poison)
     for partition in range(4):
         worker.write(400, partition)
-    worker.run(900, rate=2)
+    worker.run(700, rate=1)
     worker.run(60)
     check(worker)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_kills_every_few_seconds_convict_nobody(tmp_path, seed):
     worker = Worker(tmp_path, seed, tasks=2, partitions=4, kill_every_s=4.0, restart_s=1.0)
     worker.run(200, rate=60)
@@ -74,7 +74,7 @@ def test_the_guilty_one_is_found_among_kills(tmp_path, seed):
     check(worker)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_record_that_only_fails_is_poison(tmp_path, seed):
     worker = Worker(tmp_path, seed, partitions=2, poison={(0, 33)}, raises=True)
     worker.write(200, 0)
