@@ -32,6 +32,7 @@ from services.collector.batcher import Batcher, Bounds
 from services.collector.upload import Upload
 from services.dashboard.live import Live
 from services.desk.api import DeskApi
+from services.desk.erase import EraseApi
 from services.gate import Gate
 from services.openapi import document
 from services.operations import Operation, answer
@@ -65,6 +66,7 @@ class Services:
         self.telemetry = Telemetry()
         self._stopping = False
         self._desk: DeskApi | None = None
+        self._eraser: EraseApi | None = None
         s = settings
         ring = keyring_of(s, now_ms, self.telemetry.keys_good.set)
         self.guard = Guard(
@@ -118,6 +120,9 @@ class Services:
             self._desk = DeskApi(s, self._log, now_ms)
             operations += catalogue.desk(self._desk)
             operations += catalogue.query(metrics, users, LookupsApi(s, stores, health), status)
+            # Last: its path matches those of a user's answers as well.
+            self._eraser = EraseApi(s, self._log, now_ms)
+            operations += catalogue.erasing(self._eraser)
         if "dashboard" in self._roles:
             live = Live(s, stores, status, self.telemetry, now_ms)
             operations += catalogue.dashboard(live)
@@ -173,6 +178,8 @@ class Services:
                 _LOG.warning("the broker did not take what waited; those clients were answered 503")
         if self._desk is not None:
             self._desk.close()
+        if self._eraser is not None:
+            self._eraser.close()
         if self._health is not None:
             await self._health.close()
         if self.stores is not None:

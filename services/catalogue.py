@@ -12,6 +12,7 @@ from services.collector.upload import Upload
 from services.dashboard.live import Live
 from services.desk import orders
 from services.desk.api import DeskApi
+from services.desk.erase import EraseApi
 from services.operations import Handler, Operation, answer
 from services.pages import docs_page, live_page
 from services.query import shapes
@@ -265,6 +266,22 @@ def desk(api: DeskApi) -> list[Operation]:
             answers={200: orders.Shown},
             problems=(*common, "unknown_letter"),
         ),
+    ]
+
+
+def erasing(api: EraseApi) -> list[Operation]:
+    return [
+        Operation(
+            "DELETE",
+            "/v1/users/{user_id}",
+            "Erase a user everywhere and for good; whatever comes of the user later is dropped. Takes some seconds.",
+            "desk",
+            api.erase,
+            scope="admin",
+            path_parameters={"user_id": "The user."},
+            answers={200: orders.Erased},
+            problems=("bad_parameter", "store_unavailable"),
+        )
     ]
 
 

@@ -162,8 +162,7 @@ class DeskApi:
 
     async def _at_desk(self, request: Request, work_: Callable[[Desk], T]) -> T:
         """`work_` at a desk of its own, in the desk's thread; what it raises as problems."""
-        key = request.scope["state"].get("key")
-        by = "nobody's key" if key is None else f"key {key.id}"
+        by = acting(request)
         return await asyncio.get_running_loop().run_in_executor(self._lane, lambda: self._work(by, work_))
 
     def _work(self, by: str, work_: Callable[[Desk], T]) -> T:
@@ -205,6 +204,12 @@ def oldest(chosen: Selection, limit: int) -> Selection:
     return Selection(
         {k: chosen.newest[k] for k in keys}, {k: chosen.offsets[k] for k in keys}, chosen.refused
     )
+
+
+def acting(request: Request) -> str:
+    """Who asks, as the trail says it."""
+    key = request.scope["state"].get("key")
+    return "nobody's key" if key is None else f"key {key.id}"
 
 
 def audit_file(settings: Settings) -> Path:

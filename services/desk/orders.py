@@ -104,6 +104,30 @@ class Purged(msgspec.Struct):
     rewritten: int
 
 
+class Gone(msgspec.Struct):
+    """Events of the timeline in Redis, rows of events and of orders in SQL."""
+
+    redis: int
+    mysql: int
+    orders: int
+
+
+class Left(msgspec.Struct):
+    """Records that stay on the log until its retention; they count as erased."""
+
+    retry: int | None
+    dead: int | None
+
+
+class Erased(msgspec.Struct):
+    """What was erased. All zeros for a user of whom nothing was stored; events that come later are dropped all the same."""
+
+    as_of: int
+    user_id: str
+    erased: Gone
+    left: Left
+
+
 def filter_of(order: Chosen, prefix: str) -> Filter:
     """The filter that it means. Raises a `bad_parameter` problem."""
     ids: frozenset[str] = frozenset()

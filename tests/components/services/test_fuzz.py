@@ -99,7 +99,8 @@ def test_every_answer_is_in_the_document(services, method, path):
     scopes = st.sampled_from(["admin", "admin", "admin", "read", "write", "none"])
 
     @settings(
-        max_examples=REQUESTS,
+        # Erasing waits until Redis has synced.
+        max_examples=max(3, REQUESTS // 5) if method == "DELETE" else REQUESTS,
         derandomize=True,
         database=None,
         deadline=None,
@@ -108,7 +109,7 @@ def test_every_answer_is_in_the_document(services, method, path):
     )
     @given(case=good | good | bad, scope=scopes, known=st.booleans())
     def ask(case, scope, known):
-        if known and case.path_parameters:
+        if known and case.path_parameters and method != "DELETE":
             case.path_parameters.update({k: v for k, v in KNOWN.items() if k in case.path_parameters})
         token = services.tokens.get(scope)
         headers = {"Authorization": f"Bearer {token}"} if token else {"Authorization": ""}
