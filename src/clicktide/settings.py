@@ -333,7 +333,7 @@ REGISTRY: dict[str, Setting] = {
             float,
             72.0,
             "h",
-            "An event that fails for longer is dead; less than topics.retention_h.",
+            "An event that fails for longer while its store is there is dead; less than topics.retention_h.",
             _at_least(0.001),
         ),
         Setting(
