@@ -52,7 +52,9 @@ COMMANDS: dict[str, Command] = {
     "shards": Command(
         "cli.shards:app", "Operations", "Which DSN holds which logical shard: show, init, move."
     ),
-    "erase": Command("cli.erase:erase", "Operations", "Erase a user everywhere and for good, or take that back."),
+    "erase": Command(
+        "cli.erase:erase", "Operations", "Erase a user everywhere and for good, or take that back."
+    ),
     "backfill": Command("cli.backfill:main", "Operations", "Process offset ranges again, then stop."),
     "bench": Command("bench.main:app", "Operations", "Benchmarks: throughput, latency, cost."),
     "chaos": Command(
