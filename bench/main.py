@@ -65,6 +65,38 @@ def drain(
 
 
 @app.command()
+def stores(
+    events: Annotated[int, typer.Option(min=3000, help="Events, in three parts.")] = 300_000,
+    size: Annotated[int, typer.Option(min=1, help="Records a slice.")] = 1000,
+) -> None:
+    """What an event costs Redis, MariaDB and the Python before them, on servers of their own."""
+    import tempfile
+
+    from bench import bench_stores
+    from clicktide.settings import Settings
+
+    print(f"stores, {events} events in slices of {size} on {_machine()}; CPU s per million events")
+    _say("making events")
+    parts = bench_stores.slices(events, size, 7, Settings({}))
+    with (
+        tempfile.TemporaryDirectory(prefix="tide-") as folder,
+        bench_stores.servers(Path(folder)) as (s, pids),
+    ):
+        for n in range(3):
+            third = parts[n * len(parts) // 3 : (n + 1) * len(parts) // 3]
+            for name, cost in (
+                ("Redis", bench_stores.redis_cost(s, pids["redis"], third)),
+                ("MariaDB", bench_stores.sql_cost(s, pids["mariadb"], third)),
+            ):
+                print(
+                    f"part {n + 1}: {name} {cost.server:.1f}, its client {cost.client:.1f};"
+                    f" {cost.bytes:.0f} bytes of log an event",
+                    flush=True,
+                )
+    print(f"load: {os.getloadavg()[0]:.1f}")
+
+
+@app.command()
 def latency(
     env: EnvOption = "embedded",
     rate: Annotated[int, typer.Option(min=1, help="Events a second beside the probes.")] = 1000,
