@@ -228,3 +228,21 @@ def http(
                 _say(f"run {n + 1}: {size} events a request")
                 found = uploads(pid, port, size, many, seconds)
                 print(f"run {n + 1}, {size} a request, {many} connections: {found.line()}", flush=True)
+
+
+@app.command()
+def storm(
+    name: Annotated[str, typer.Option("--name", "-n", help="The topology.")] = "events",
+    window: Annotated[str, typer.Option(help="10m, 3h, 1d or all.")] = "10m",
+    nimbus: Annotated[str, typer.Option(help="host:port of Nimbus.")] = "127.0.0.1:6627",
+) -> None:
+    """What Storm itself says of a running topology: latencies and capacity of its components."""
+    from bench.bench_storm import WINDOWS, numbers
+
+    host, _, port = nimbus.rpartition(":")
+    if window not in WINDOWS:
+        raise typer.BadParameter(f"expected one of {', '.join(WINDOWS)}", param_hint="--window")
+    if not host or not port.isdecimal():
+        raise typer.BadParameter("expected host:port", param_hint="--nimbus")
+    for component in numbers(host, int(port), name, window):
+        print(component.line())
