@@ -31,7 +31,7 @@ from services.application import ROLES, Services
 
 pytestmark = pytest.mark.embedded
 
-REQUESTS = int(os.environ.get("CLICKTIDE_FUZZ", "15"))
+REQUESTS = int(os.environ.get("CLICKTIDE_FUZZ", "10"))
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
