@@ -7,14 +7,24 @@ project, and for this project the environment and the addresses of its stores.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(args: list[str]) -> int:
+    from cli import given
+    from clicktide.errors import SettingError
     from localstorm.cli import main as localstorm
 
+    try:
+        project = Path(_value(args, "--project") or ROOT)
+        env = _value(args, "-e", "--environment") or os.environ.get("TIDE_ENV") or "embedded"
+        given.check(args, project, env)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return localstorm(completed(args), prog="./tide local")
 
 

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from cli import given
+from clicktide.errors import SettingError
 from deploy.stack import debian
 from deploy.stack.errors import StackError
 from deploy.stack.process import descendants, every_process, record_of, stop
@@ -31,8 +33,9 @@ def sparse(args: list[str]) -> int:
         environment = {**worker_environment(os.environ), **shell_variables(os.environ, settings)}
         if (chosen := _environment(args)) is not None:
             environment["TIDE_ENV"] = chosen  # topologies/parallelism.py reads it
+            given.check(args, Path.cwd(), chosen)
         _make_ready(args, settings)
-    except StackError as error:
+    except (StackError, SettingError) as error:
         print(f"tide sparse: {error}", file=sys.stderr)
         return 1
     command = [str(Path(sys.executable).with_name("sparse")), *args]
