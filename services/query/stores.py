@@ -39,7 +39,7 @@ T = TypeVar("T")
 _THREADS = 8
 _CONNECTIONS = 16
 # A read of so many commands and more goes by the other channel, so many at a time: Redis answers others in between.
-_WIDE, _PART = 16, 8
+_WIDE, _PART = 24, 16
 
 
 class Stores:
