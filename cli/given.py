@@ -5,10 +5,17 @@ Promises: an unknown setting, a bad value, and values that contradict each other
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+# `python -m cli.sparse` may have the project alone on its path.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "src"))
+
+from clicktide.errors import SettingError
 from clicktide.retry import policy, policy_file
 from clicktide.settings import PREFIX, Settings, options_of
+
+__all__ = ["SettingError", "check"]
 
 
 def check(args: list[str], project: Path, env: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 
 from cli import given
-from clicktide.errors import SettingError
 from deploy.stack import debian
 from deploy.stack.errors import StackError
 from deploy.stack.process import descendants, every_process, record_of, stop
@@ -35,7 +34,7 @@ def sparse(args: list[str]) -> int:
             environment["TIDE_ENV"] = chosen  # topologies/parallelism.py reads it
             given.check(args, Path.cwd(), chosen)
         _make_ready(args, settings)
-    except (StackError, SettingError) as error:
+    except (StackError, given.SettingError) as error:
         print(f"tide sparse: {error}", file=sys.stderr)
         return 1
     command = [str(Path(sys.executable).with_name("sparse")), *args]
