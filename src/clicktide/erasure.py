@@ -13,6 +13,7 @@ from typing import NamedTuple
 from clicktide import topics
 from clicktide.errors import StoreUnavailable
 from clicktide.log.port import Log, TopicPartition
+from clicktide.pseudonym import stored_id
 from clicktide.redisstore import erased
 from clicktide.redisstore.client import connect
 from clicktide.redisstore.cluster import STORE
@@ -36,7 +37,7 @@ class Report(NamedTuple):
 
 
 class Erasure:
-    """Erases users. `now` gives ms since the epoch, `wait` lets so many seconds pass."""
+    """Erases users, named as in their events. `now` gives ms since the epoch, `wait` lets so many seconds pass."""
 
     def __init__(self, settings: Settings, now: Callable[[], int], wait: Callable[[float], None]) -> None:
         self._settings, self._now, self._wait = settings, now, wait
@@ -47,18 +48,18 @@ class Erasure:
     def erase(self, user_id: str, log: Log | None = None) -> Report:
         """Erase the user, and count what a `log` still has of him. Takes a bit over two seconds, so long Redis may take to
         sync. Raises `StoreUnavailable`, `LogUnavailable`: the same call goes on."""
+        name, user_id = user_id, stored_id(self._settings, user_id)
         shard = self._shard(user_id)
         # SQL first: it is what a Redis that has lost everything is told from.
         self._sql.entomb(shard, user_id, self._now())
         events = self._tell(shard, user_id)
         gone = self._sql.erase_user(shard, user_id)
-        retry, dead = (
-            (None, None) if log is None else on_log(log, self._settings.text("topics.prefix"), user_id)
-        )
+        retry, dead = (None, None) if log is None else on_log(log, self._settings.text("topics.prefix"), name)
         return Report(events, gone["events"], gone["orders"], retry, dead)
 
     def lift(self, user_id: str) -> bool:
         """Let the user's events in again, from now on; what was erased stays so. Answers whether he was erased."""
+        user_id = stored_id(self._settings, user_id)
         shard = self._shard(user_id)
         was = self._sql.is_erased(shard, user_id)
         self._sql.entomb(shard, user_id, self._now(), lifted=True)
@@ -70,6 +71,7 @@ class Erasure:
 
     def is_erased(self, user_id: str) -> bool:
         """As SQL says now. Raises `StoreUnavailable`."""
+        user_id = stored_id(self._settings, user_id)
         return self._sql.is_erased(self._shard(user_id), user_id)
 
     def close(self) -> None:

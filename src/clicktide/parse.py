@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 
 from clicktide import event
 from clicktide.event import Event, millis
+from clicktide.pseudonym import pseudonym_of
 from clicktide.row import MONEY_TYPES, Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
@@ -95,6 +96,7 @@ class Parser:
         self._shards = settings.integer("shards.count")
         self._future_ms = int(settings.number("events.future_s") * 1000)
         self._shard_of: dict[str, int] = {}
+        self._pseudonym = pseudonym_of(settings)
 
     def check(self, raw: bytes, received_at: int) -> Checked | Rejection:
         """The collector's door: `raw` is one JSON value, `received_at` is now (ms)."""
@@ -165,6 +167,10 @@ class Parser:
             occurred = max(0, received - (millis(sent_at) - occurred))
         if not isinstance(user_id, str):
             user_id = str(user_id)
+        if (hashed := self._pseudonym) is not None:
+            user_id = hashed(user_id)
+            device = None if device is None else hashed(device)
+            anonymous = None if anonymous is None else hashed(anonymous)
         extra = None
         if (
             session is not None

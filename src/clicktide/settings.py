@@ -258,6 +258,13 @@ REGISTRY: dict[str, Setting] = {
             "sql.timeout_s", float, 5.0, "s", "How long one call to a SQL server may take.", _at_least(0.01)
         ),
         Setting(
+            "ids.pseudonym_key",
+            str,
+            "",
+            "",
+            "Secret; with it user_id, device_id and anonymous_id are stored as their HMAC-SHA256. Never change it.",
+        ),
+        Setting(
             "claims.window_h", float, 24.0, "h", "For how long an event's id is remembered.", _at_least(0.01)
         ),
         Setting(
