@@ -30,7 +30,7 @@ from deploy.stack.stack import Stack
 TOPOLOGIES = ("events", "redrive")
 TRUTH = "truth.jsonl"
 WORKERS_UP_S = 400.0  # on a machine that has much else to do
-LEDGER_WAIT_S = 600.0
+LEDGER_WAIT_S = 1200.0
 REBALANCE_S = 120.0
 _TIDE = (sys.executable, "-P", "-m", "cli.main")
 _LOOK_S = 0.2
