@@ -371,7 +371,9 @@ class Source:
             len(buffer.offsets),
         )
         if count == 0 and self._waited_enough(partition, buffer, now_ms):
-            count = 1
+            # All of it was there when the head began to wait: the partition has been paused since.
+            count = len(buffer.offsets)
+            self.let_go += count
         if count == 0 and not buffer.paused:
             self._consumer.pause([partition])
             buffer.paused = True
@@ -388,7 +390,6 @@ class Source:
             buffer.head, buffer.head_since_ms = head, now_ms
         if now_ms - buffer.head_since_ms < self._longest_ms(partition.topic):
             return False
-        self.let_go += 1
         log.warning("%s:%d:%d wants to wait for too long: let go", partition.topic, partition.partition, head)
         return True
 

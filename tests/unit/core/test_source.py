@@ -634,16 +634,18 @@ def test_nobody_waits_longer_than_the_longest_honest_wait(rig):
     rig.write(1, headers=at(rig.wall_ms + 10**12))
     rig.write(1, headers=at(rig.wall_ms + 12_000))
     assert source.next(0.0) is None
+    rig.write(1, headers=at(rig.wall_ms + 12_000))
     rig.wall_ms += 9_999
     assert source.next(0.0) is None
     rig.wall_ms += 1
-    assert offsets(all_of(source)) == [[0]]
-    assert source.let_go == 1
+    # A clock that was wrong when they were written was wrong for all of them, and they have waited together.
+    assert offsets(all_of(source)) == [[0, 1]]
+    assert source.let_go == 2
     rig.wall_ms += 1_999
-    assert source.next(0.0) is None, "the next waits its own time"
+    assert source.next(0.0) is None, "what came later waits its own time"
     rig.wall_ms += 1
-    assert offsets(all_of(source)) == [[1]]
-    assert source.let_go == 1
+    assert offsets(all_of(source)) == [[2]]
+    assert source.let_go == 2
 
 
 def test_only_the_leading_due_records_are_cut(rig):
