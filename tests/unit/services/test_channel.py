@@ -102,14 +102,14 @@ def test_everyone_gets_their_own_replies_over_one_connection(tmp_path):
 
 
 def test_one_who_leaves_does_not_shift_the_replies_of_others(tmp_path):
-    async def work(_server, channel):
+    async def work(server, channel):
         await channel.read(read("first"))
         leaver = asyncio.create_task(channel.read(read("left")))
         await asyncio.sleep(0)
         leaver.cancel()
-        return await asyncio.gather(channel.read(read("x")), channel.read(read("y")))
+        return await asyncio.gather(channel.read(read("x")), channel.read(read("y"))), server.connections
 
-    assert run(tmp_path, echo, work) == [["x"], ["y"]]
+    assert run(tmp_path, echo, work) == ([["x"], ["y"]], 1)
 
 
 def test_what_was_asked_on_a_connection_that_is_lost_is_asked_once_more(tmp_path):
