@@ -100,6 +100,9 @@ def storm_yaml(settings: StackSettings) -> str:
         "storm.zookeeper.session.timeout": 10000,
         "storm.zookeeper.connection.timeout": 10000,
         "nimbus.monitor.freq.secs": 5,
+        # Else three workers that die or start slowly within five minutes have the only supervisor there is shunned for
+        # half an hour, and nothing runs meanwhile.
+        "blacklist.scheduler.tolerance.count": 1_000_000,
         "supervisor.monitor.frequency.secs": 2,
         "supervisor.worker.shutdown.sleep.secs": 2,
         # Code of a killed topology goes soon: nobody else downloads it here.
