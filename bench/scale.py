@@ -230,9 +230,12 @@ def _wait_for(met: Callable[[], bool], what: str) -> None:
 
 def _storm(project: Path, environ: Mapping[str, str], *words: str) -> None:
     command = [str(project / "deploy" / "storm" / "bin" / "storm"), *words]
-    done = subprocess.run(
-        command, env=dict(environ), capture_output=True, text=True, timeout=REBALANCE_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, env=dict(environ), capture_output=True, text=True, timeout=REBALANCE_S, check=False
+        )
+    except subprocess.TimeoutExpired as e:
+        raise ClicktideError(f"storm {words[0]}: no answer in {REBALANCE_S:.0f} s") from e
     if done.returncode != 0:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise ClicktideError(f"storm {words[0]} failed: {' '.join(last)}")
