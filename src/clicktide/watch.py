@@ -14,8 +14,8 @@ from clicktide import keys
 from clicktide.errors import ClicktideError, StoreUnavailable
 from clicktide.redisstore.client import connect, errors_named, run_id
 from clicktide.retry import alarms
+from clicktide.seen import Seen
 from clicktide.settings import Settings
-from clicktide.source import Seen
 
 log = logging.getLogger(__name__)
 

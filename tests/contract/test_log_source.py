@@ -11,8 +11,9 @@ from contract.log_adapters import ADAPTERS, WAIT_S, Case, open_case
 from unit.core.making import Clock
 
 from clicktide.log.port import Outgoing
+from clicktide.seen import Seen
 from clicktide.slices import Slice
-from clicktide.source import Limits, Seen, Source
+from clicktide.source import Limits, Source
 
 GROUP = "source"
 GROWTH_S = 60.0  # clients look at the cluster anew every ten seconds

@@ -14,8 +14,8 @@ from clicktide.log.faults import FaultyLog
 from clicktide.log.port import Outgoing
 from clicktide.parse import topic_digest
 from clicktide.retry.envelope import Envelope, Origin
+from clicktide.seen import Seen
 from clicktide.slices import Failures, Place, Records, Retries
-from clicktide.source import Seen
 from spouts.slices import KafkaSpout, RetrySpout
 
 ORIGIN = Origin("tide.events", "ab" * 16, 1, 17, NOW)

@@ -9,8 +9,9 @@ from unit.core.making import Clock
 from clicktide.log.embedded import EmbeddedLog
 from clicktide.log.faults import FaultyLog
 from clicktide.log.port import Headers, Outgoing, TopicPartition
+from clicktide.seen import Seen
 from clicktide.slices import Slice
-from clicktide.source import Limits, Seen, Source
+from clicktide.source import Limits, Source
 
 TOPIC = "tide.events"
 GROUP = "group"

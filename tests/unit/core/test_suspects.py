@@ -107,9 +107,9 @@ def test_what_is_shared_by_all_while_something_fails_convicts_nobody(tmp_path):
     worker.poison = {(p, o) for p in range(2) for o in range(2000)}
     worker.run(600)
     (source,) = worker.sources
-    assert source._open == worker.limits.in_flight
-    assert len(source._in_flight) <= worker.limits.in_flight
-    waiting = len(source._docket) + len(source._again) + len(source._in_flight)
+    assert source._fleet.open == worker.limits.in_flight
+    assert source._fleet.in_flight <= worker.limits.in_flight
+    waiting = len(source._trials.docket) + len(source._repeats) + source._fleet.in_flight
     assert waiting <= worker.limits.in_flight * 50
     assert worker.dead == {}
     worker.poison = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from unit.core.rig import Rig, all_of
 
-from clicktide.source import Seen
+from clicktide.seen import Seen
 
 
 def fail_often(rig, source, times=30):
