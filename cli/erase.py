@@ -23,7 +23,8 @@ def erase(
 ) -> int:
     """Erase a user everywhere and for good: what comes of the user later, replays too, is dropped."""
     from clicktide.erasure import Erasure
-    from clicktide.log import open_log
+    from retry.opening import desk_of
+    from retry.work import remove_user
 
     settings = settings_for(env, data_dir)
     if not yes and not lift and not _sure(user):
@@ -35,12 +36,14 @@ def erase(
             print(f"{user}: {'no longer erased' if was else 'was not erased'}")
             return 0
         print(f"{user}: erasing; Redis takes two seconds to make it last", file=sys.stderr)
-        found = erasure.erase(user, open_log(settings))
+        with desk_of(env, data_dir) as desk:
+            found = erasure.erase(user, desk.log)
+            dead = remove_user(desk, user)
     finally:
         erasure.close()
     print(
-        f"{user}: erased. Redis: {found.redis} events; SQL: {found.mysql} events, {found.orders} orders; left on the log until"
-        f" its retention, as erased: {found.retry} retries, {found.dead} dead letters"
+        f"{user}: erased. Redis: {found.redis} events; SQL: {found.mysql} events, {found.orders} orders; {dead} dead letters."
+        f" Left in the retry topics until their retention, as erased: {found.retry} records"
     )
     return 0
 

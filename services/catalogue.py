@@ -280,7 +280,7 @@ def erasing(api: EraseApi) -> list[Operation]:
             scope="admin",
             path_parameters={"user_id": "The user."},
             answers={200: orders.Erased},
-            problems=("bad_parameter", "store_unavailable"),
+            problems=("bad_parameter", "busy", "store_unavailable"),
         )
     ]
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.ledger import dead_side, redis_checks, redis_side, sql_checks, sql_side
 from bench.ledger.dead_side import DeadSide
-from bench.ledger.expected import AMOUNT, CATEGORY, GENDER, PROVINCE, TYPE, Expected, fields_of, load
+from bench.ledger.expected import AMOUNT, CATEGORY, GENDER, PROVINCE, TYPE, USER, Expected, fields_of, load
 from bench.ledger.redis_side import RedisSide
 from bench.ledger.report import Check, Report, compare
 from bench.ledger.sql_checks import Sides
 from bench.ledger.sql_side import SqlSide
 from bench.ledger.sums import DAY, HOUR, MINUTE, SECOND, Sums
 from clicktide.errors import ClicktideError
+from clicktide.pseudonym import stored_id
 from clicktide.settings import Settings
 
 __all__ = ["Check", "Report", "check", "check_until"]
@@ -42,7 +44,11 @@ def check(truth_path: Path, settings: Settings, *, only: bool = False, now: floa
     Raises `TruthError` for a file that is no truth, `StoreUnavailable` and `LogUnavailable` when a store is away.
     `now` (s) decides which buckets may have expired.
     """
-    return _check(load(truth_path), settings, only=only, now=time.time() if now is None else now)
+    return _check(_load(truth_path, settings), settings, only=only, now=time.time() if now is None else now)
+
+
+def _load(truth_path: Path, settings: Settings) -> Expected:
+    return load(truth_path, partial(stored_id, settings))
 
 
 def check_until(
@@ -57,7 +63,7 @@ def check_until(
 
     `on_try` is told each report that does not balance (None: a store was away).
     """
-    expected = load(truth_path)
+    expected = _load(truth_path, settings)
     until = time.monotonic() + wait_s
     while True:
         report: Report | None = None
@@ -150,9 +156,9 @@ def _account_for_dead(sides: Sides, redis: RedisSide) -> None:
         if all(letter.code == "id_conflict" for letter in letters):
             continue
         letter = letters[-1]
-        occurred_at, content = fields_of(letter.event)
+        occurred_at, content = fields_of(letter.event, person=sides.expected.person)
         in_sql = event_id in sql.rows
-        user = str(letter.event.get("user_id"))
+        user = content[USER]
         in_redis = any(entry.event_id == event_id for entry in redis.timelines.get(user, ()))
         sign = 0
         if dead.failed_at(event_id, "redis") and in_sql and not in_redis:

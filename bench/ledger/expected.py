@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +48,10 @@ class Fact(NamedTuple):
 
 
 class Expected:
-    """The truth of one file, by id."""
+    """The truth of one file, by id; `person` is what the stores call a user."""
 
-    def __init__(self) -> None:
+    def __init__(self, person: Callable[[str], str] = str) -> None:
+        self.person = person
         self.facts: dict[str, Fact] = {}
         self.unknown: set[str] = set()  # ids that may or may not have been accepted
         self.other_times: dict[str, set[int]] = {}  # of an event that was sent again with another occurred_at
@@ -77,7 +79,7 @@ class Expected:
 
     def _add_event(self, line: truth.TruthLine, event: dict[str, Any]) -> None:
         event_id = str(event["event_id"])
-        occurred_at, content = fields_of(event, self._words)
+        occurred_at, content = fields_of(event, self._words, self.person)
         known = self.facts.get(event_id)
         if known is not None:
             if not line.unknown:
@@ -109,9 +111,9 @@ class Expected:
         return (min(times), max(times)) if times else None
 
 
-def load(path: Path) -> Expected:
+def load(path: Path, person: Callable[[str], str] = str) -> Expected:
     """Read a truth file; raises `TruthError` naming a line that is not of the format."""
-    expected = Expected()
+    expected = Expected(person)
     for line in truth.read(path):
         expected.add(line)
     return expected
@@ -121,13 +123,14 @@ def digest(raw: bytes) -> bytes:
     return hashlib.blake2b(raw, digest_size=16).digest()
 
 
-def fields_of(event: dict[str, Any], words: dict[Any, Any] | None = None) -> tuple[int, Content]:
+def fields_of(
+    event: dict[str, Any], words: dict[Any, Any] | None = None, person: Callable[[str], str] = str
+) -> tuple[int, Content]:
     """occurred_at (ms) and the content of an event object. `words` keeps one copy of each value, texts repeat a lot."""
     words = {} if words is None else words
     one_copy = words.setdefault
     content = [one_copy(value, value) for value in map(event.get, CONTENT)]
-    if not isinstance(content[USER], str):
-        content[USER] = str(content[USER])
+    content[USER] = person(str(content[USER]))
     if content[QUANTITY] is None:
         content[QUANTITY] = 1
     if content[GENDER] is None:

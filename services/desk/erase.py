@@ -19,6 +19,8 @@ from clicktide.errors import LogError, StoreError
 from clicktide.log.port import Log
 from clicktide.settings import Settings
 from retry.audit import Audit
+from retry.desk import Desk, DeskBusy
+from retry.work import remove_user
 from services.desk.api import acting, audit_file
 from services.operations import answer, identifier
 from services.problems import ProblemError
@@ -40,8 +42,13 @@ class EraseApi:
             {
                 "as_of": self._now_ms(),
                 "user_id": user_id,
-                "erased": {"redis": found.redis, "mysql": found.mysql, "orders": found.orders},
-                "left": {"retry": found.retry, "dead": found.dead},
+                "erased": {
+                    "redis": found.redis,
+                    "mysql": found.mysql,
+                    "orders": found.orders,
+                    "dead": found.dead,
+                },
+                "left": {"retry": found.retry},
             }
         )
 
@@ -57,7 +64,14 @@ class EraseApi:
                 found = work.erase(user_id, self._log)
             finally:
                 work.close()
+            desk = Desk(self._settings, self._log, audit_file(self._settings), by)
+            try:
+                found = found._replace(dead=remove_user(desk, user_id))
+            finally:
+                desk.close()
             trail.acts("erase", [{"state": "done", **found._asdict()}])
+        except DeskBusy as e:
+            raise ProblemError("busy", f"{e}; nothing is lost: ask again, it goes on", retry_after=5) from e
         except (StoreError, LogError) as e:
             raise ProblemError(
                 "store_unavailable", f"{e}; nothing is lost: ask again, it goes on", retry_after=2

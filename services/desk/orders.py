@@ -105,18 +105,18 @@ class Purged(msgspec.Struct):
 
 
 class Gone(msgspec.Struct):
-    """Events of the timeline in Redis, rows of events and of orders in SQL."""
+    """Events of the timeline in Redis, rows of events and of orders in SQL, dead letters."""
 
     redis: int
     mysql: int
     orders: int
+    dead: int
 
 
 class Left(msgspec.Struct):
-    """Records that stay on the log until its retention; they count as erased."""
+    """Records that stay in the retry topics until their retention; they count as erased."""
 
-    retry: int | None
-    dead: int | None
+    retry: int
 
 
 class Erased(msgspec.Struct):

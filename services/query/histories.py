@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from clicktide.errors import StoreError
+from clicktide.pseudonym import stored_id
 from clicktide.read import past as pasts
 from clicktide.read import timelines
 from clicktide.read.past import Held, Limits, Past, Stored
@@ -34,6 +36,8 @@ class Histories:
         self._stores, self._now_ms, self._clock = stores, now_ms, clock
         self._namespace = settings.text("redis.namespace")
         self._shards = settings.integer("shards.count")
+        # Callers name a person as the events do; the stores may know a pseudonym.
+        self._stored_as = partial(stored_id, settings)
         self._limits = Limits.of(settings)
         self._pasts: OrderedDict[str, Past] = OrderedDict()
 
@@ -41,6 +45,7 @@ class Histories:
 
     async def page(self, user_id: str, wanted: Wanted) -> Page:
         """The page; it has what one store knows where the other is away."""
+        user_id = self._stored_as(user_id)
         shard = shard_of(user_id, self._shards)
         matching: list[Row] = []
         redis_error: StoreError | None = None
@@ -91,12 +96,14 @@ class Histories:
 
     async def is_erased(self, user_id: str) -> bool:
         """Whether the user was erased; raises `StoreError` where nobody can say."""
+        user_id = self._stored_as(user_id)
         return await self._stores.is_erased(shard_of(user_id, self._shards), user_id)
 
     # Tallies
 
     async def tally(self, user_id: str) -> tuple[Tally, bool]:
         """What all of the user's events come to, and whether that is exact: no event that came late, no store is missing."""
+        user_id = self._stored_as(user_id)
         shard = shard_of(user_id, self._shards)
         try:
             past = self._pasts.get(user_id)

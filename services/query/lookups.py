@@ -5,7 +5,7 @@ Neither says whose it is, so all shards are asked, by their primary key.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from clicktide import topics
 from clicktide.errors import ClicktideError, StoreError
 from clicktide.log.port import Log, Record, TopicPartition
 from clicktide.orders import join
+from clicktide.pseudonym import stored_id
 from clicktide.read import lag, search
 from clicktide.read.events import event_of
 from clicktide.settings import Settings
@@ -34,6 +35,7 @@ class LookupsApi:
     def __init__(self, settings: Settings, stores: Stores, health: Health) -> None:
         self._stores, self._health = stores, health
         self._shards = settings.integer("shards.count")
+        self._stored_as = partial(stored_id, settings)
         self._prefix = settings.text("topics.prefix")
         self._group = settings.text("group")
 
@@ -95,7 +97,7 @@ class LookupsApi:
         )
 
     async def _is_erased(self, key: bytes | None) -> bool:
-        user_id = (key or b"").decode("utf-8", "replace")
+        user_id = self._stored_as((key or b"").decode("utf-8", "replace"))
         try:
             return await self._stores.is_erased(shard_of(user_id, self._shards), user_id)
         except StoreError:

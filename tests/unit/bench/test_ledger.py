@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ledger_sides import World, records
 
@@ -336,3 +338,12 @@ def test_an_unknown_acceptance_may_go_either_way(tmp_path):
         world = World(stored)
         world.expected = expected
         assert world.failed() - {TOTALS_TRUTH} == set()
+
+
+def test_users_are_looked_for_as_the_stores_call_them(tmp_path):
+    path = tmp_path / "truth.jsonl"
+    event = {"event_id": "g1-1", "type": "view", "user_id": 7, "occurred_at": 1}
+    path.write_text(json.dumps({"kind": "good", "event": event, "raw": None, "at": 1}) + "\n")
+    (fact,) = ledger.load(path, lambda name: f"hash of {name}").facts.values()
+    assert "hash of 7" in fact.content
+    assert 7 not in fact.content
