@@ -196,7 +196,7 @@ def done(own: StackSettings, namespace: str = "main") -> int:
 
 
 def shares(own: StackSettings, namespace: str = "main") -> dict[str, dict[str, int]]:
-    """What each task of the bolts has counted since it started, by component:task, as they publish it themselves."""
+    """What each task of the bolts has counted since it started, by topology.component:task, as they publish it themselves."""
     import redis
 
     with redis.Redis(port=own.redis_port) as client:

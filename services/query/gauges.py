@@ -47,7 +47,7 @@ class PipelineGauges(Collector):
 
 
 def _counted(name: str, text: str, found: Mapping[str, object] | None) -> GaugeMetricFamily:
-    """`component:task/what` summed over the tasks."""
+    """`topology.component:task/what` summed over the tasks."""
     family = GaugeMetricFamily(name, text, labels=["component", "what"])
     tasks: Counter[tuple[str, str]] = Counter()
     for place in found or {}:

@@ -87,7 +87,9 @@ class TideBolt(_OnStorm, Bolt):  # type: ignore[misc]  # streamparse has no type
         }
         try:
             namespace = self.settings.text("redis.namespace")
-            publish_health(self._health_client, namespace, f"{self.component_name}:{self.task_id}", health)
+            # Both topologies have a divert bolt, and each numbers its tasks from one.
+            task = f"{self.topology_name}.{self.component_name}:{self.task_id}"
+            publish_health(self._health_client, namespace, task, health)
         except ClicktideError as e:
             # Not again before the store may be back, for the same reason.
             self._health_at = now + 10.0
