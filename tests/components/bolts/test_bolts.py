@@ -116,7 +116,7 @@ def test_health_is_published_with_counts_and_breakers(tmp_path, monkeypatch):
     monkeypatch.setattr("multilang.component.publish_health", lambda *a: published.append(a[1:]))
     run(ParseBolt, [tuple_(records(raw(), b"bad")), TICK, TICK], tmp_path, NOBODY, name="parse")
     ((namespace, task, health),) = published
-    assert (namespace, task) == ("main", "parse:1")
+    assert (namespace, task) == ("main", "t.parse:1")
     assert health["counts"] == {"rows": 1, "refused": 1}
     assert health["breakers"] == {}
 
