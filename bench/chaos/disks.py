@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Disk:
 
     folder: Path
     megabytes: int
+    after: Callable[[], object] | None = None  # what its owner does when there is space again
 
     def fill(self) -> None:
         """Leave nothing of the disk; to be repeated, since others delete files."""
@@ -38,6 +40,8 @@ class Disk:
     def empty(self) -> None:
         """Give the space back."""
         _run("mount", "-o", f"remount,size={self.megabytes}m", str(self.folder))
+        if self.after is not None:
+            self.after()
 
 
 class Disks:

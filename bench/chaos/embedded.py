@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -146,7 +147,10 @@ class EmbeddedSite:
         self._links.turn(target, mode)
 
     def disk(self, target: str) -> Disk | None:
-        return self._disks.get(target)
+        found = self._disks.get(target)
+        if found is not None and target == "redis" and self._pair is not None:
+            return replace(found, after=self._pair.rewrite)
+        return found
 
     def skew(self, target: str, seconds: float) -> None:
         self._clocks.set(target, seconds)

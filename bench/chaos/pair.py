@@ -72,6 +72,11 @@ class Pair:
         self._links.point(STORE, new.address)
         return True
 
+    def rewrite(self) -> bool:
+        """What the operations page says to do after a full disk: a Redis that has been a replica pads its append-only file
+        with zeros then, and would not start again with it."""
+        return self._tell(self.primary, "BGREWRITEAOF")
+
     def settle(self) -> None:
         """Undoes `part`."""
         if self._parted:

@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,10 @@ class StackSite:
         self._links.turn(target, mode)
 
     def disk(self, target: str) -> Disk | None:
-        return self._disks.get(self._primary() if target == "redis" else target)
+        if target != "redis":
+            return self._disks.get(target)
+        found = self._disks.get(self._primary())
+        return found and replace(found, after=self._pair.rewrite)
 
     def skew(self, target: str, seconds: float) -> None:
         self._clocks.set(target, seconds)
