@@ -150,7 +150,11 @@ def test_a_log_that_hangs_is_503_within_the_timeout_and_ready_when_it_is_back():
         # This one is not on its way when its time is over: it is never written.
         second = await client.post("/v1/events", json=event(2))
         log.gate.set()
-        third = await client.post("/v1/events", json=event(3))
+        # Its own time-out is as short: a busy machine may need a second try.
+        for _ in range(50):
+            third = await client.post("/v1/events", json=event(3))
+            if third.status_code == 202:
+                break
         return (await first).status_code, second.status_code, third.status_code, services.batcher.log_up
 
     assert with_collector(log, work, ack_timeout_s=0.3) == (503, 503, 202, True)
