@@ -1,10 +1,11 @@
-"""A source on a real embedded log, with a clock, a watch and a broker that do as the test says."""
+"""A source on a real embedded log (or one in memory), with a clock, a watch and a broker that do as the test says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from unit.core.making import Clock
+from unit.core.memory_log import MemoryLog
 
 from clicktide.log.embedded import EmbeddedLog
 from clicktide.log.faults import FaultyLog
@@ -32,13 +33,14 @@ class Watch:
 
 
 class Rig:
-    """One topic. `source()` is one life of a spout task; making another is its restart."""
+    """One topic, in a log in `folder`, or in memory without one. `source()` is one life of a spout task; making another is its restart."""
 
-    def __init__(self, folder: Path, partitions: int = 1, topic: str = TOPIC) -> None:
+    def __init__(self, folder: Path | None, partitions: int = 1, topic: str = TOPIC) -> None:
         self.clock = Clock()
         self.wall_ms = 1_760_000_000_000
         self.watch = Watch(self.clock)
-        sound = EmbeddedLog(folder / "log.db", 64 << 20, lambda: self.wall_ms)
+        wall_ms = lambda: self.wall_ms  # noqa: E731 - both logs have the rig's clock
+        sound = EmbeddedLog(folder / "log.db", 64 << 20, wall_ms) if folder else MemoryLog(wall_ms)
         self.log = FaultyLog(sound)  # what the source reads; the test itself sees no faults
         self.admin, self.producer = sound.admin(), sound.producer()
         self.topic = topic

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from pathlib import Path
 
 from unit.core.rig import TOPIC, Rig
 
@@ -51,7 +50,6 @@ class Worker:
 
     def __init__(
         self,
-        folder: Path,
         seed: int,
         *,
         tasks: int = 1,
@@ -62,7 +60,7 @@ class Worker:
         restart_s: float = 7.0,
         raises: bool = False,
     ) -> None:
-        self.rig, self.random = Rig(folder, partitions), random.Random(seed)
+        self.rig, self.random = Rig(None, partitions), random.Random(seed)
         self.partitions, self.tasks, self.poison = partitions, tasks, set(poison)
         self.kill_every_s, self.limits, self.restart_s, self.raises = kill_every_s, limits, restart_s, raises
         self.notes = MemoryNotes()

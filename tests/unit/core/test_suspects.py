@@ -16,8 +16,8 @@ def check(worker, *, code="kills_worker"):
 
 
 @pytest.mark.parametrize("at", [0, 1023, 2999])
-def test_a_record_that_kills_its_worker_dies_alone(tmp_path, at):
-    worker = Worker(tmp_path, at, partitions=4, poison={(1, at)}, limits=limits(slice_records=1000))
+def test_a_record_that_kills_its_worker_dies_alone(at):
+    worker = Worker(at, partitions=4, poison={(1, at)}, limits=limits(slice_records=1000))
     for partition in range(4):
         worker.write(3000, partition)
     worker.run(240, rate=1)
@@ -27,8 +27,8 @@ def test_a_record_that_kills_its_worker_dies_alone(tmp_path, at):
     assert worker.deaths <= 1 + 3 + 1 + 1 + 3
 
 
-def test_the_others_go_on_while_it_is_looked_for(tmp_path):
-    worker = Worker(tmp_path, 1, partitions=4, poison={(1, 100)})
+def test_the_others_go_on_while_it_is_looked_for():
+    worker = Worker(1, partitions=4, poison={(1, 100)})
     for partition in range(4):
         worker.write(500, partition)
     worker.run(150, rate=10)
@@ -42,9 +42,9 @@ def test_the_others_go_on_while_it_is_looked_for(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(1))
-def test_several_in_one_slice_several_slices_several_tasks(tmp_path, seed):
+def test_several_in_one_slice_several_slices_several_tasks(seed):
     poison = {(0, 3), (0, 4), (0, 40), (1, 120), (2, 0), (3, 399)}
-    worker = Worker(tmp_path, seed, tasks=2, partitions=4, poison=poison)
+    worker = Worker(seed, tasks=2, partitions=4, poison=poison)
     for partition in range(4):
         worker.write(400, partition)
     worker.run(700, rate=1)
@@ -53,8 +53,8 @@ def test_several_in_one_slice_several_slices_several_tasks(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_every_few_seconds_convict_nobody(tmp_path, seed):
-    worker = Worker(tmp_path, seed, tasks=2, partitions=4, kill_every_s=4.0, restart_s=1.0)
+def test_kills_every_few_seconds_convict_nobody(seed):
+    worker = Worker(seed, tasks=2, partitions=4, kill_every_s=4.0, restart_s=1.0)
     worker.run(200, rate=60)
     assert worker.deaths > 20
     worker.kill_every_s = None
@@ -63,8 +63,8 @@ def test_kills_every_few_seconds_convict_nobody(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_the_guilty_one_is_found_among_kills(tmp_path, seed):
-    worker = Worker(tmp_path, seed, tasks=2, partitions=4, poison={(2, 77)}, kill_every_s=25.0)
+def test_the_guilty_one_is_found_among_kills(seed):
+    worker = Worker(seed, tasks=2, partitions=4, poison={(2, 77)}, kill_every_s=25.0)
     for partition in range(4):
         worker.write(200, partition)
     worker.run(400, rate=5)
@@ -75,8 +75,8 @@ def test_the_guilty_one_is_found_among_kills(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_record_that_only_fails_is_poison(tmp_path, seed):
-    worker = Worker(tmp_path, seed, partitions=2, poison={(0, 33)}, raises=True)
+def test_a_record_that_only_fails_is_poison(seed):
+    worker = Worker(seed, partitions=2, poison={(0, 33)}, raises=True)
     worker.write(200, 0)
     worker.write(200, 1)
     worker.run(300, rate=5)
@@ -85,9 +85,9 @@ def test_a_record_that_only_fails_is_poison(tmp_path, seed):
     assert worker.deaths == 0
 
 
-def test_what_kills_everything_convicts_nobody(tmp_path):
+def test_what_kills_everything_convicts_nobody():
     """A bad deploy: whatever is worked on ends the worker."""
-    worker = Worker(tmp_path, 1, partitions=2)
+    worker = Worker(1, partitions=2)
     worker.write(2, 0)
     worker.write(2, 1)
     worker.poison = {(p, o) for p in range(2) for o in range(2)}
@@ -99,9 +99,9 @@ def test_what_kills_everything_convicts_nobody(tmp_path):
     check(worker)
 
 
-def test_what_is_shared_by_all_while_something_fails_convicts_nobody(tmp_path):
+def test_what_is_shared_by_all_while_something_fails_convicts_nobody():
     """The broker takes no dead letters for ten minutes: every slice fails; the records in memory stay bounded."""
-    worker = Worker(tmp_path, 1, partitions=2, raises=True)
+    worker = Worker(1, partitions=2, raises=True)
     worker.write(2000, 0)
     worker.write(2000, 1)
     worker.poison = {(p, o) for p in range(2) for o in range(2000)}
@@ -117,8 +117,8 @@ def test_what_is_shared_by_all_while_something_fails_convicts_nobody(tmp_path):
     check(worker)
 
 
-def test_without_redis_there_are_replays_and_no_convictions(tmp_path):
-    worker = Worker(tmp_path, 1, partitions=2, poison={(0, 5)})
+def test_without_redis_there_are_replays_and_no_convictions():
+    worker = Worker(1, partitions=2, poison={(0, 5)})
     worker.write(100, 0)
     worker.write(100, 1)
     worker.notes.away, worker.rig.watch.run_id = True, None
@@ -130,8 +130,8 @@ def test_without_redis_there_are_replays_and_no_convictions(tmp_path):
     check(worker)
 
 
-def test_a_redis_that_dies_too_is_no_evidence(tmp_path):
-    worker = Worker(tmp_path, 1, partitions=2, poison={(0, 5)})
+def test_a_redis_that_dies_too_is_no_evidence():
+    worker = Worker(1, partitions=2, poison={(0, 5)})
     worker.write(100, 0)
     worker.write(100, 1)
     lives = 0
