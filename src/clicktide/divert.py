@@ -30,7 +30,7 @@ class Alarms(Protocol):
         """Whether an operator lets the stage's dead letters through just now."""
 
     def raised(self, stopped: dict[str, dict[str, float]]) -> None:
-        """Tell of the stages that are stopped; again at each refusal."""
+        """Tell of the stages that are stopped; again at each refusal. None: what was stopped is not any more."""
 
 
 class Unheard:
@@ -106,6 +106,8 @@ class Divert:
                 continue
             if self._alarms.allowed(stage):
                 self._meter.resume(stage)
+                # Else a refusal from just before it was allowed would sound for another minute.
+                self._alarms.raised(self._meter.stopped(now))
                 continue
             stopped = self._meter.stopped(now)
             self._alarms.raised(stopped)

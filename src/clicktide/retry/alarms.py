@@ -46,7 +46,7 @@ class RedisAlarms:
 
     def raised(self, stopped: dict[str, dict[str, float]]) -> None:
         now = self._now_ms()
-        if not 0 <= now - self._logged_at < _ASK_EVERY_MS:
+        if stopped and not 0 <= now - self._logged_at < _ASK_EVERY_MS:
             self._logged_at = now
             for stage, figures in stopped.items():
                 log.error(
@@ -56,7 +56,10 @@ class RedisAlarms:
                 )
         try:
             with errors_named():
-                self._client.set(keys.dead_stopped(self._namespace), json.dumps(stopped), px=_TOLD_MS)
+                if stopped:
+                    self._client.set(keys.dead_stopped(self._namespace), json.dumps(stopped), px=_TOLD_MS)
+                else:
+                    self._client.delete(keys.dead_stopped(self._namespace))
         except ClicktideError as e:
             log.warning("the alarm could not be published: %s", e)
 

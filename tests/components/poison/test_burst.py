@@ -121,3 +121,4 @@ def test_a_burst_stops_at_the_limit_and_the_good_ones_around_it_are_stored(
         "missing_field",
         "future",
     }
+    assert alarms.stopped(stores.redis, namespace) == {}, "the alarm ended with the stop"

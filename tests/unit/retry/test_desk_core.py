@@ -218,3 +218,4 @@ def test_divert_stops_at_the_limit_writes_nothing_of_the_slice_and_goes_on_when_
     operator.allows = True
     assert divert.divert(bench.place(0), mixed[:-1]) == {"dead": 10}
     assert divert.stopped() == {}
+    assert operator.told == [["parse"], []], "the alarm ends with the stop"
