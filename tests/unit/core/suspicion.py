@@ -46,7 +46,8 @@ class MemoryNotes:
 
 
 class Worker:
-    """`poison`: (partition, offset) of the records that kill; `kill_every_s`: how often, about, it is killed besides."""
+    """`poison`: (partition, offset) of the records that kill; `kill_every_s`: how often, about, it is killed besides;
+    `wait_s`: the records are of a retry topic, each due so long after it was written."""
 
     def __init__(
         self,
@@ -59,10 +60,12 @@ class Worker:
         limits: Limits = LIMITS,
         restart_s: float = 7.0,
         raises: bool = False,
+        wait_s: float | None = None,
     ) -> None:
         self.rig, self.random = Rig(None, partitions), random.Random(seed)
         self.partitions, self.tasks, self.poison = partitions, tasks, set(poison)
         self.kill_every_s, self.limits, self.restart_s, self.raises = kill_every_s, limits, restart_s, raises
+        self.wait_s = wait_s
         self.notes = MemoryNotes()
         self.written = [0] * partitions
         self.done: list[dict[int, float]] = [{} for _ in range(partitions)]
@@ -88,11 +91,15 @@ class Worker:
             self.rig.clock,
             self.random.random,
             f"boot{self.rig._lives}",
+            None if self.wait_s is None else due,
             notes=self.notes,
         )
 
     def write(self, count: int, partition: int) -> None:
-        self.rig.write(count, partition)
+        headers = ()
+        if self.wait_s is not None:
+            headers = (("not-before", b"%d" % int((self.rig.clock() + self.wait_s) * 1000)),)
+        self.rig.write(count, partition, headers)
         self.written[partition] += count
 
     def run(self, seconds: float, rate: int = 0) -> None:
@@ -150,6 +157,10 @@ class Worker:
         if self.kill_every_s is None:
             return float("inf")
         return self.rig.clock() + self.random.expovariate(1 / self.kill_every_s)
+
+
+def due(headers) -> int:
+    return int(dict(headers)["not-before"])
 
 
 def limits(**changes):

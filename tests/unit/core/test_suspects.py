@@ -85,6 +85,17 @@ def test_a_record_that_only_fails_is_poison(seed):
     assert worker.deaths == 0
 
 
+def test_one_that_waits_to_be_tried_again_is_found_too():
+    """The topology `redrive`: partitions are paused until their head is due, and what others wait for goes on meanwhile."""
+    worker = Worker(1, partitions=2, poison={(0, 33)}, wait_s=8.0)
+    worker.write(100, 0)
+    worker.write(100, 1)
+    assert worker.sources[0].next(0.0) is None, "nothing is due"
+    worker.run(240, rate=1)
+    worker.run(60)
+    check(worker)
+
+
 def test_what_kills_everything_convicts_nobody():
     """A bad deploy: whatever is worked on ends the worker."""
     worker = Worker(1, partitions=2)
