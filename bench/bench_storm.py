@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from clicktide.errors import ClicktideError
+from deploy.stack.nimbus import nimbus
 
 WINDOWS = {"10m": "600", "3h": "10800", "1d": "86400", "all": ":all-time"}
-_TIMEOUT_MS = 5000
+_TIMEOUT_S = 5.0
 
 
 class Component(NamedTuple):
@@ -40,31 +41,15 @@ class Component(NamedTuple):
 def numbers(host: str, port: int, topology: str, window: str) -> list[Component]:
     """The components of a running topology, spouts first. Raises `ClicktideError` when Nimbus does not answer or has none
     of that name."""
-    from streamparse.thrift import Nimbus
-    from thriftpy2.protocol import TBinaryProtocolFactory
-    from thriftpy2.rpc import make_client
-    from thriftpy2.thrift import TException
-    from thriftpy2.transport import TFramedTransportFactory
-
     try:
-        client = make_client(
-            Nimbus,
-            host=host,
-            port=port,
-            proto_factory=TBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
-            trans_factory=TFramedTransportFactory(),
-            timeout=_TIMEOUT_MS,
-        )
-        try:
-            running = {t.name: t.id for t in client.getClusterInfo().topologies}
+        with nimbus(host, port, _TIMEOUT_S) as service:
+            running = {t.name: t.id for t in service.getClusterInfo().topologies}
             if topology not in running:
                 raise ClicktideError(
                     f"topology {topology} does not run at {host}:{port}; running: {', '.join(running)}"
                 )
-            page = client.getTopologyPageInfo(running[topology], WINDOWS[window], False)
-        finally:
-            client.close()
-    except (TException, OSError) as e:
+            page = service.getTopologyPageInfo(running[topology], WINDOWS[window], False)
+    except OSError as e:
         raise ClicktideError(f"Nimbus at {host}:{port} does not answer: {e}") from e
     return [*_spouts(page.id_to_spout_agg_stats or {}), *_bolts(page.id_to_bolt_agg_stats or {})]
 

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from deploy.stack.nimbus import nimbus
 from deploy.stack.settings import LOOPBACK
 
-_TIMEOUT_MS = 3000
+_TIMEOUT_S = 3.0
 _WAIT_S = 1  # how long the topology rests before it moves
 
 
 def rebalance(port: int, topology: str, executors: Mapping[str, int], workers: int) -> bool:
     """Order it; whether Nimbus has taken the order. The workers are started anew then, some seconds later."""
-    from streamparse.thrift import Nimbus, storm_thrift
-    from thriftpy2.protocol import TBinaryProtocolFactory
-    from thriftpy2.rpc import make_client
-    from thriftpy2.thrift import TException
-    from thriftpy2.transport import TFramedTransportFactory
+    from streamparse.thrift import storm_thrift
 
     options = storm_thrift.RebalanceOptions(
         wait_secs=_WAIT_S, num_workers=workers, num_executors=dict(executors)
     )
     try:
-        client = make_client(
-            Nimbus,
-            host=LOOPBACK,
-            port=port,
-            proto_factory=TBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
-            trans_factory=TFramedTransportFactory(),
-            timeout=_TIMEOUT_MS,
-        )
-    except (TException, OSError):
+        with nimbus(LOOPBACK, port, _TIMEOUT_S) as service:
+            service.rebalance(topology, options)
+    except OSError:
         return False
-    try:
-        client.rebalance(topology, options)
-    except (TException, OSError):
-        return False
-    finally:
-        client.close()
     return True

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from deploy.stack.jars import jar_folder
 from deploy.stack.java import java_argv, rolling_log4j2
+from deploy.stack.nimbus import nimbus
 from deploy.stack.process import ProcessRecord, every_process, record_of
 from deploy.stack.servers.base import Server, accepts, silent, write_if_changed
 from deploy.stack.settings import LOOPBACK, StackSettings
@@ -150,29 +151,11 @@ def cluster_summary(port: int, *, seconds: float = 2.0) -> Any | None:
     """Nimbus' own account of the cluster (Thrift's ClusterSummary); None when it does not answer."""
     if not accepts(port):
         return None
-    from streamparse.thrift import Nimbus as Service
-    from thriftpy2.protocol import TBinaryProtocolFactory
-    from thriftpy2.rpc import make_client
-    from thriftpy2.thrift import TException
-    from thriftpy2.transport import TFramedTransportFactory
-
     try:
-        client = make_client(
-            Service,
-            host=LOOPBACK,
-            port=port,
-            proto_factory=TBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
-            trans_factory=TFramedTransportFactory(),
-            timeout=int(seconds * 1000),
-        )
-    except (TException, OSError):
+        with nimbus(LOOPBACK, port, seconds) as service:
+            return service.getClusterInfo()
+    except OSError:
         return None
-    try:
-        return client.getClusterInfo()
-    except (TException, OSError):
-        return None
-    finally:
-        client.close()
 
 
 def zoo_cfg(port: int, data: Path) -> str:
