@@ -115,9 +115,12 @@ class Buffers:
     def _poll(self, timeout_s: float) -> list[Batch]:
         if any(len(b.offsets) >= self._records and not b.paused for b in self._buffers.values()):
             return []
-        waiting = [b for b in self._buffers.values() if not b.paused]
+        since = [b.since for b in self._buffers.values() if not b.paused]
+        if since:
+            # Until the first of them is ripe: asking again and again meanwhile costs more than all the reading.
+            timeout_s = min(timeout_s, max(0.0, min(since) + self._wait_s - self._clock()))
         try:
-            return self._consumer.poll(self._records, 0.001 if waiting else timeout_s)
+            return self._consumer.poll(self._records, timeout_s)
         except OffsetOutOfRange as e:
             partition = TopicPartition(e.topic, e.partition)
             log.error("retention was faster than the topology: %s", e)

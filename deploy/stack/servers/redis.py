@@ -58,6 +58,8 @@ def redis_conf(settings: StackSettings, data: Path, log: Path) -> str:
             'save ""',
             # Rewrites of the append-only file take half the CPU; disk is cheaper.
             "rdbcompression no",
+            # A small file is read in seconds: no need to write it anew each time that it has doubled.
+            "auto-aof-rewrite-min-size 512mb",
             f"maxmemory {settings.redis_memory_mb}mb",
             "maxmemory-policy noeviction",
             "tcp-backlog 128",

@@ -63,6 +63,21 @@ def test_cut_by_count_then_by_time(rig):
     assert offsets(all_of(source)) == [[8]]
 
 
+def test_a_waiting_slice_is_waited_for_once_and_not_asked_for_again_and_again(rig):
+    source = rig.source(limits=limits(wait_s=0.05))
+    rig.write(1)
+    waits = []
+    poll = source._consumer.poll
+    source._consumer.poll = lambda records, timeout_s: waits.append(timeout_s) or poll(records, 0.0)
+    assert source.next(0.02) is None  # read, and not ripe yet
+    rig.clock.pass_(0.04)
+    assert source.next(0.02) is None
+    rig.clock.pass_(0.02)
+    assert offsets([source.next(0.02)]) == [[0]]
+    # With nothing there as long as the spout says, then until the slice is ripe.
+    assert waits == pytest.approx([0.02, 0.01])
+
+
 def test_slices_in_flight_are_bounded(rig):
     source = rig.source()
     rig.write(20)

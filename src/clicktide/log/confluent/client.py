@@ -132,9 +132,11 @@ def consumer_conf(cluster: Cluster, group: str) -> dict[str, Any]:
         "allow.auto.create.topics": False,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
         "fetch.error.backoff.ms": 100,
-        # A full queue is looked at again after this. With the default of 1 s a consumer stands still for most of it.
-        "fetch.queue.backoff.ms": 20,
-        "queued.min.messages": 20_000,
+        # A fetch waits until what the one before brought was taken, and at least this long. So at some thousand records a second
+        # the broker answers a hundred fetches with a few records of each partition, and not one for each batch that a
+        # producer writes; of a backlog a fetch brings so much that nobody waits (docs/decisions/0003-the-log.md).
+        "fetch.queue.backoff.ms": 10,
+        "queued.min.messages": 1,
         "queued.max.messages.kbytes": 32 * 1024,
     }
 
@@ -144,8 +146,8 @@ def producer_conf(cluster: Cluster) -> dict[str, Any]:
     return _common(cluster) | {
         "acks": "all",
         "enable.idempotence": True,
-        # Of what the broker does at some thousand records a second, most is per request: 5 instead of 2 takes a third off.
-        "linger.ms": 5,
+        # Of what the broker does at some thousand records a second, most is per request: 10 instead of 5 takes a third off.
+        "linger.ms": 10,
         "partitioner": "murmur2_random",
         "message.max.bytes": MAX_RECORD_BYTES + 48_576,  # the frame around it: Kafka's own default limit
         "batch.size": 512 * 1024,
