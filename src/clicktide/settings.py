@@ -258,6 +258,13 @@ REGISTRY: dict[str, Setting] = {
             "sql.timeout_s", float, 5.0, "s", "How long one call to a SQL server may take.", _at_least(0.01)
         ),
         Setting(
+            "sql.bulk",
+            bool,
+            True,
+            "",
+            "Events go to a server that takes it (MariaDB's do) in bulk, not as text.",
+        ),
+        Setting(
             "ids.pseudonym_key",
             str,
             "",

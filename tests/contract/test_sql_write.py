@@ -12,6 +12,8 @@ from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
 from clicktide.errors import SettingError, StoreRefused
 from clicktide.orders import fold
+from clicktide.sql.body import body_of
+from clicktide.sql.bulk import BulkConnection
 from clicktide.sql import RowOutcome
 
 BIG = 2**63 - 1
@@ -36,16 +38,37 @@ NASTY = [
 ]
 
 
-@pytest.fixture(params=DIALECTS)
+# MariaDB takes events in bulk; MySQL, and whoever says so, as text.
+WRITERS = [*DIALECTS, pytest.param("mysql as text", marks=pytest.mark.service)]
+
+
+@pytest.fixture(params=WRITERS)
 def dialect(request):
     return request.param
 
 
 @pytest.fixture
 def store(dialect, tmp_path):
-    store = open_store(fresh_dsns(dialect, tmp_path, 1))
+    name, _, text = dialect.partition(" as ")
+    store = open_store(fresh_dsns(name, tmp_path, 1), sql__bulk=not text)
     yield store
     store.close()
+
+
+@pytest.mark.parametrize("dialect", WRITERS[1:], indirect=True)
+def test_events_go_in_bulk_where_the_server_takes_it(store, dialect, monkeypatch):
+    sent = []
+    execute = BulkConnection.execute_bulk
+    monkeypatch.setattr(BulkConnection, "execute_bulk", lambda *a: sent.append(len(a[3])) or execute(*a))
+    monkeypatch.setattr(store.dsns[0].statements, "statement_bytes", 400)
+    written = store.write(0, [row(f"e{i}", item_id="x" * i) for i in range(7)] + [row("e3")])
+    assert (written.new, written.conflicts) == (7, [])
+    assert store.counts().events == 7
+    if dialect == "mysql":
+        assert len(sent) > 3  # no packet is larger than a statement may be, unless a row alone is
+        assert max(sent) <= 400
+    else:
+        assert sent == []
 
 
 def test_a_row_comes_back_as_it_was(store):
@@ -81,17 +104,26 @@ def test_any_text_comes_back_as_it_was(store, text):
     assert store.write(0, [odd, row("plain")]) == (0, [])
 
 
-@pytest.mark.parametrize("dialect", DIALECTS[1:], indirect=True)
+@pytest.mark.parametrize("size", [100, 250, 251, 252, 65_535, 65_536, 70_000])
+def test_a_body_of_any_size_comes_back_as_it_was(store, size):
+    long = row(
+        "long", extra=json.dumps({"page": "p" * (size - len(body_of(row("long", extra='{"page": ""}'))))})
+    )
+    assert len(body_of(long)) == max(size, len(body_of(row("long", extra='{"page": ""}'))))
+    assert store.write(0, [long, row("next", user_id="中" * 64)]) == (2, [])
+    assert store.event("long") == long
+    assert store.event("next") == row("next", user_id="中" * 64)
+
+
+@pytest.mark.parametrize("dialect", WRITERS[1:], indirect=True)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=64), min_size=1, max_size=20))
 def test_any_texts_come_back_as_they_were(store, texts):
-    rows = [row(f"e{i}", province=text, user_id=f"{i}") for i, text in enumerate(texts)]
+    rows = [row(f"{i}{t}"[:64], province=t, user_id=f"{i}{t}"[:64]) for i, t in enumerate(texts)]
     store.write(0, rows)
-    for i in range(len(rows)):
-        store_row = store.event(f"e{i}")
-        assert store_row is not None
-        assert store_row[15] == texts[i]
-        store.erase_user(2, f"{i}")
+    for one in rows:
+        assert store.event(one[0]) == one
+        store.erase_user(2, one[2])
 
 
 def test_again_changes_nothing(store):

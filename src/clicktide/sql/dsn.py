@@ -27,13 +27,17 @@ T = TypeVar("T")
 class Dsn:
     """The DSN number `index`; usable by several threads, each call takes its own connection."""
 
-    def __init__(self, index: int, url: str, timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, index: int, url: str, timeout_s: float, clock: Callable[[], float], *, bulk: bool = True
+    ) -> None:
         parsed = parse_dsn(url)
         self.index = index
         self.store = f"mysql.{index}"  # the name is the design's, whatever the dialect
         self.engine = open_engine(parsed, timeout_s)
         self.statements: Statements = (
-            SqliteStatements(timeout_s, clock) if parsed.get_backend_name() == "sqlite" else MysqlStatements()
+            SqliteStatements(timeout_s, clock)
+            if parsed.get_backend_name() == "sqlite"
+            else MysqlStatements(bulk=bulk)
         )
         if isinstance(self.statements, MysqlStatements):
             event.listen(self.engine, "connect", self.statements.connected)

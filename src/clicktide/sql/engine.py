@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
+from clicktide.sql.bulk import BulkConnection
 
 # Without ANSI_QUOTES and NO_BACKSLASH_ESCAPES: clicktide.sql.mysql writes JSON strings as literals.
 _SQL_MODE = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -101,7 +102,7 @@ def _set_up_mysql(engine: Engine, timeout_s: float) -> None:
     session = f"SET SESSION sql_mode='{_SQL_MODE}', innodb_lock_wait_timeout={wait}"
 
     @event.listens_for(engine, "do_connect")
-    def connecting(_dialect: Any, _record: Any, _args: list[Any], options: dict[str, Any]) -> None:
+    def connecting(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
         # With FOUND_ROWS a duplicate left as it was would count as an affected row, like a new one.
         options["client_flag"] = options.get("client_flag", 0) & ~CLIENT.FOUND_ROWS
         options.update(
@@ -111,3 +112,4 @@ def _set_up_mysql(engine: Engine, timeout_s: float) -> None:
             read_timeout=timeout_s,
             write_timeout=timeout_s,
         )
+        return BulkConnection(*args, **options)

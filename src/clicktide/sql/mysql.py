@@ -1,5 +1,6 @@
 """The writer's statements in the dialect of MySQL and MariaDB, on a raw PyMySQL cursor.
 
+Events go out in bulk (clicktide.sql.bulk) where the server takes that, else as text; all else is text, whose
 VALUES are JSON: what orjson writes for text, whole numbers and null is a MySQL literal too, as long as
 the session has neither ANSI_QUOTES nor NO_BACKSLASH_ESCAPES (clicktide.sql.engine pins that). The two escapes
 that MySQL reads otherwise (\\u00XX and \\f) go through the driver. docs/decisions/0005-sql.md has the measurements.
@@ -15,6 +16,7 @@ import orjson
 from clicktide.orders import Order
 from clicktide.row import Row
 from clicktide.sql.body import body_of, head_of
+from clicktide.sql.bulk import TYPES_OF_EVENTS, BulkConnection, encoded
 from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS, TRANSITIONS
 from clicktide.sql.statements import Statements, by_key, order_values
 
@@ -73,19 +75,24 @@ def _orders_tail() -> bytes:
     return f") ON DUPLICATE KEY UPDATE {','.join(sets)}".encode()
 
 
+# Not INSERT IGNORE, which would cut what is too long and store it.
+_KEPT: Final = "ON DUPLICATE KEY UPDATE event_id=event_id"
+_EVENTS: Final = f"INSERT INTO events ({','.join(STORED_COLUMNS)}) VALUES ("
+_BULK_INSERT: Final = f"{_EVENTS}{','.join('?' * len(STORED_COLUMNS))}) {_KEPT}"
+
+
 class MysqlStatements(Statements):
     """See Statements."""
 
     mark = "%s"
     share = "LOCK IN SHARE MODE"
-    _events_head: Final = f"INSERT INTO events ({','.join(STORED_COLUMNS)}) VALUES (".encode()
-    # Not INSERT IGNORE, which would cut what is too long and store it.
-    _events_tail: Final = b") ON DUPLICATE KEY UPDATE event_id=event_id"
+    _events_head: Final = _EVENTS.encode()
+    _events_tail: Final = f") {_KEPT}".encode()
     _orders_head: Final = f"INSERT INTO orders ({','.join(ORDER_COLUMNS)}) VALUES (".encode()
     _orders_tail: Final = _orders_tail()
 
-    def __init__(self, statement_bytes: int = STATEMENT_BYTES) -> None:
-        self.statement_bytes = statement_bytes
+    def __init__(self, statement_bytes: int = STATEMENT_BYTES, *, bulk: bool = True) -> None:
+        self.statement_bytes, self._bulk = statement_bytes, bulk
 
     def connected(self, connection: Any, _record: Any) -> None:
         """Ask a new connection what the server takes."""
@@ -106,8 +113,23 @@ class MysqlStatements(Statements):
         return None if found is None else int(found[0])
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
+        if not rows:  # of none a bulk would be refused
+            return 0
         # One order of locking for all writers, so that two with common rows wait instead of deadlocking.
         ordered = sorted(rows, key=by_key)
+        if self._bulk and cursor.connection.bulk and (packed := encoded(ordered)) is not None:
+            return self._insert_bulk(cursor.connection, ordered, packed)
+        return self._insert_text(cursor, ordered)
+
+    def _insert_bulk(self, connection: BulkConnection, rows: Sequence[Row], packed: bytes) -> int:
+        if len(packed) <= self.statement_bytes or len(rows) == 1:
+            return connection.execute_bulk(_BULK_INSERT, TYPES_OF_EVENTS, packed)
+        half = len(rows) // 2
+        return sum(
+            self._insert_bulk(connection, part, encoded(part) or b"") for part in (rows[:half], rows[half:])
+        )
+
+    def _insert_text(self, cursor: Any, ordered: Sequence[Row]) -> int:
         heads = literals(cursor.connection, [head_of(row) for row in ordered])
         texts = [
             b"%b,'%b'" % (head, quotable(body_of(row))) for head, row in zip(heads, ordered, strict=True)

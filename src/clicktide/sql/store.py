@@ -51,7 +51,8 @@ class SqlStore:
         if not urls:
             raise SettingError("setting sql.dsns: expected SQLAlchemy URLs separated by blanks, got nothing")
         self.shards = settings.integer("shards.count")
-        self.dsns = [Dsn(i, url, settings.number("sql.timeout_s"), clock) for i, url in enumerate(urls)]
+        timeout_s, bulk = settings.number("sql.timeout_s"), settings.flag("sql.bulk")
+        self.dsns = [Dsn(i, url, timeout_s, clock, bulk=bulk) for i, url in enumerate(urls)]
         self.placement = Placement(len(urls))
         self.erased = 0  # rows dropped since the start because their user is erased
         self.placements = Placements(self.dsns, self.placement, self.shards, clock)
