@@ -12,9 +12,9 @@ from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
 from clicktide.errors import SettingError, StoreRefused
 from clicktide.orders import fold
+from clicktide.sql import RowOutcome
 from clicktide.sql.body import body_of
 from clicktide.sql.bulk import BulkConnection
-from clicktide.sql import RowOutcome
 
 BIG = 2**63 - 1
 NASTY = [
