@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import orjson
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +21,15 @@ from services.problems import ProblemError
 
 P = TypeVar("P", bound=msgspec.Struct)
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _IdConvertor(StringConvertor):
+    """Any text, with slashes and line feeds: Starlette's `path` drops a last line feed and takes no other."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", _IdConvertor())
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +53,10 @@ class Operation:
 
     @property
     def route(self) -> str:
-        """The router's form: identifiers may hold slashes, as `%2F`."""
+        """The router's form: identifiers may hold what they like, slashes as `%2F`."""
         out = self.path
         for name in self.path_parameters:
-            out = out.replace("{" + name + "}", "{" + name + ":path}")
+            out = out.replace("{" + name + "}", "{" + name + ":id}")
         return out
 
 
@@ -73,11 +83,23 @@ def _lists(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def identifier(request: Request, name: str) -> str:
-    """A path parameter of 1 to 64 characters. Raises a `bad_parameter` problem."""
+    """A path parameter of 1 to 64 characters, any that an event's ids may have (`event.Id`). Raises a `bad_parameter` problem.
+
+    Control characters are among them: it is for look-ups and JSON answers, never for a header or a line of a log.
+    """
     value = str(request.path_params[name])
-    if not 1 <= len(value) <= 64 or not value.isprintable():
-        raise ProblemError("bad_parameter", f"{name}: expected 1 to 64 printable characters", parameter=name)
+    if not 1 <= len(value) <= 64 or not _is_unicode(value):
+        raise ProblemError("bad_parameter", f"{name}: expected 1 to 64 characters of UTF-8", parameter=name)
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether there are no halves of surrogate pairs in it, which a path that is not UTF-8 may become."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -70,6 +70,14 @@ class Methods:
         return Response(status_code=204, headers=headers)
 
 
+class _PathRoute(Route):
+    """A path; one that another path fits too takes only its own methods from it: a user may be called `a/profile`."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette's own would answer 405 in its own words.
+        await self.app(scope, receive, send)
+
+
 def application(
     operations: Sequence[Operation],
     extra: Sequence[BaseRoute],
@@ -82,7 +90,11 @@ def application(
     for o in operations:
         by_path.setdefault(o.path, []).append(o)
     routes: list[BaseRoute] = [
-        Route(found[0].route, endpoint=Methods(path, found, guard, cors=path in cors))
+        _PathRoute(
+            found[0].route,
+            endpoint=Methods(path, found, guard, cors=path in cors),
+            methods=[o.method for o in found],
+        )
         for path, found in by_path.items()
     ]
     return Router(routes=[*routes, *extra], default=_nothing_here, redirect_slashes=False, lifespan=lifespan)  # type: ignore[arg-type]

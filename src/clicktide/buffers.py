@@ -1,15 +1,17 @@
 """Buffers: what was read of each partition and is not cut into slices yet, and how much of it may be cut now.
 
 Promises: a partition's records leave in the order of the log; a busy partition does not starve the others; a partition whose
-first record is not due is paused at the log, and waits for it, though never longer than its topic's longest wait.
+first record is not due is paused at the log, and waits for it, though never longer than its topic's longest wait; nothing is read
+while some partition has a whole slice to cut.
 """
 
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange
@@ -36,13 +38,16 @@ class _Buffer:
     timestamps: list[int] = field(default_factory=list)
     values: list[bytes] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
+    size: int = 0  # of all values, bytes
     paused: bool = False
     head: int = -1  # the offset that the partition waits for, and since when (ms)
     head_since_ms: int = 0
+    free: int = -1  # up to this offset nothing waits any more: it has waited for long enough
 
 
 class Buffers:
-    """The buffers of one task's partitions. A slice is ripe with `records` records, or `wait_s` after its first was read.
+    """The buffers of one task's partitions. A slice is ripe with `records` records or `size` bytes of values, or `wait_s` after its
+    first was read; it has at most so many of both, and one record however large that is.
 
     `due`, `wall_ms` and `longest_ms` are as in `Source`.
     """
@@ -51,15 +56,18 @@ class Buffers:
         self,
         consumer: LogConsumer,
         records: int,
+        size: int,
         wait_s: float,
         clock: Callable[[], float],
         due: Callable[[Headers], int] | None,
         wall_ms: Callable[[], int],
         longest_ms: Callable[[str], int] | None,
     ) -> None:
-        self._consumer, self._records, self._wait_s, self._clock = consumer, records, wait_s, clock
+        self._consumer, self._records, self._size = consumer, records, size
+        self._wait_s, self._clock = wait_s, clock
         self._due, self._wall_ms, self._longest_ms = due, wall_ms, longest_ms
         self._buffers: dict[TopicPartition, _Buffer] = {}
+        self._at_once = records  # as many as are read at once
         self.let_go = 0  # records that wanted to wait for longer than any of ours does
 
     def __bool__(self) -> bool:
@@ -71,15 +79,19 @@ class Buffers:
 
     def read(self, timeout_s: float) -> None:
         """Read once, unless a whole slice is there already. Raises `LogUnavailable`."""
+        count = size = 0
         for batch in self._poll(timeout_s):
-            self._keep(batch, self._clock())
+            count += len(batch.offsets)
+            size += self._keep(batch, self._clock())
+        if count:
+            # The log counts records only: of large ones it is asked for no more than a slice holds, by what they were just now.
+            self._at_once = max(1, min(self._records, self._size * count // max(1, size)))
 
     def ripe(self, now: float) -> tuple[TopicPartition, int] | None:
         """A partition that has a slice to cut, and of how many records."""
         for partition, buffer in self._buffers.items():
-            full = len(buffer.offsets) >= self._records
-            if full or now - buffer.since >= self._wait_s:
-                count = min(self._due_count(partition, buffer), self._records)
+            if self._full(buffer) or now - buffer.since >= self._wait_s:
+                count = self._due_count(partition, buffer)
                 if count > 0:
                     return partition, count
         return None
@@ -102,6 +114,7 @@ class Buffers:
         if count == len(buffer.offsets):
             del self._buffers[partition]
         else:
+            buffer.size -= sum(map(len, taken.values))
             del (
                 buffer.offsets[:count],
                 buffer.timestamps[:count],
@@ -113,14 +126,14 @@ class Buffers:
         return taken
 
     def _poll(self, timeout_s: float) -> list[Batch]:
-        if any(len(b.offsets) >= self._records and not b.paused for b in self._buffers.values()):
+        if any(self._full(b) and not b.paused for b in self._buffers.values()):
             return []
         since = [b.since for b in self._buffers.values() if not b.paused]
         if since:
             # Until the first of them is ripe: asking again and again meanwhile costs more than all the reading.
             timeout_s = min(timeout_s, max(0.0, min(since) + self._wait_s - self._clock()))
         try:
-            return self._consumer.poll(self._records, timeout_s)
+            return self._consumer.poll(self._at_once, timeout_s)
         except OffsetOutOfRange as e:
             partition = TopicPartition(e.topic, e.partition)
             log.error("retention was faster than the topology: %s", e)
@@ -132,7 +145,19 @@ class Buffers:
                 log.error("reading failed: %s", e)
             raise LogUnavailable(str(e)) from e
 
-    def _keep(self, batch: Batch, now: float) -> None:
+    def _full(self, buffer: _Buffer) -> bool:
+        return len(buffer.offsets) >= self._records or buffer.size >= self._size
+
+    def _fitting(self, buffer: _Buffer) -> int:
+        """How many of its leading records a slice has room for."""
+        count = min(len(buffer.offsets), self._records)
+        # Two quick looks before the slow one: this is a step of every slice.
+        if buffer.size <= self._size or sum(map(len, buffer.values[:count])) <= self._size:
+            return count
+        return max(1, bisect_right(list(accumulate(map(len, buffer.values[:count]))), self._size))
+
+    def _keep(self, batch: Batch, now: float) -> int:
+        """Answers the size of its values, bytes."""
         partition = TopicPartition(batch.topic, batch.partition)
         buffer = self._buffers.get(partition)
         if buffer is None:
@@ -144,27 +169,34 @@ class Buffers:
         buffer.offsets += batch.offsets
         buffer.timestamps += batch.timestamps
         buffer.values += batch.values
+        size = sum(map(len, batch.values))
+        buffer.size += size
+        return size
 
     def _due_count(self, partition: TopicPartition, buffer: _Buffer) -> int:
-        """How many leading records are due; pauses and resumes the partition accordingly."""
+        """How many leading records are due, as far as a slice has room; pauses and resumes the partition accordingly."""
         if self._due is None:
-            return len(buffer.offsets)
+            return self._fitting(buffer)
         now_ms = self._wall_ms()
-        count = next(
-            (i for i, h in enumerate(buffer.headers) if self._due(h) > now_ms),
-            len(buffer.offsets),
-        )
-        if count == 0 and self._waited_enough(partition, buffer, now_ms):
+        if self._waits(buffer, 0, now_ms):
+            if not self._waited_enough(partition, buffer, now_ms):
+                if not buffer.paused:
+                    self._consumer.pause([partition])
+                    buffer.paused = True
+                return 0
             # All of it was there when the head began to wait: the partition has been paused since.
-            count = len(buffer.offsets)
-            self.let_go += count
-        if count == 0 and not buffer.paused:
-            self._consumer.pause([partition])
-            buffer.paused = True
-        elif count and buffer.paused:
+            buffer.free = buffer.offsets[-1]
+            self.let_go += len(buffer.offsets)
+        if buffer.paused:
             self._consumer.resume([partition])
             buffer.paused = False
-        return count
+        most = self._fitting(buffer)
+        return next((i for i in range(1, most) if self._waits(buffer, i, now_ms)), most)
+
+    def _waits(self, buffer: _Buffer, i: int, now_ms: int) -> bool:
+        if buffer.offsets[i] <= buffer.free or not buffer.headers or self._due is None:
+            return False
+        return self._due(buffer.headers[i]) > now_ms
 
     def _waited_enough(self, partition: TopicPartition, buffer: _Buffer, now_ms: int) -> bool:
         if self._longest_ms is None:

@@ -193,6 +193,14 @@ REGISTRY: dict[str, Setting] = {
         ),
         Setting("slice.records", int, 500, "records", "A slice holds at most so many records.", _at_least(1)),
         Setting(
+            "slice.bytes",
+            int,
+            1_048_576,
+            "bytes",
+            "A slice holds at most so many bytes of records, but always one record.",
+            _at_least(1),
+        ),
+        Setting(
             "slice.wait_ms", int, 20, "ms", "A slice waits at most so long for more records.", _at_least(0)
         ),
         Setting(

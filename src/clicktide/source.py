@@ -34,9 +34,9 @@ _COMMIT_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`slice_records` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most, a slice that was cut
-    up counting as one: so the records in memory are at most twice `in_flight * slice_records` and a read. `poison_fails`: see
-    `suspects`. `start` (see `start_of`) is for partitions without a committed offset."""
+    """`slice_records`, `slice_bytes` and `wait_s` cut slices, whichever comes first; `in_flight` slices are unacked at most, a slice
+    that was cut up counting as one: so the records in memory are at most twice `in_flight` slices and a read, which is about a slice.
+    `poison_fails`: see `suspects`. `start` (see `start_of`) is for partitions without a committed offset."""
 
     slice_records: int
     wait_s: float
@@ -44,6 +44,7 @@ class Limits:
     commit_delay_s: float
     poison_fails: int
     start: str = "earliest"
+    slice_bytes: int = 1 << 20
 
 
 class Source:
@@ -75,7 +76,14 @@ class Source:
         self._task, self._tasks, self._clock, self._jitter, self._boot = task, tasks, clock, jitter, boot
         wall_ms = wall_ms or (lambda: int(clock() * 1000))
         self._buffers = Buffers(
-            consumer, limits.slice_records, limits.wait_s, clock, due, wall_ms, longest_ms
+            consumer,
+            limits.slice_records,
+            limits.slice_bytes,
+            limits.wait_s,
+            clock,
+            due,
+            wall_ms,
+            longest_ms,
         )
         self._ids: dict[str, str] = {}
         self._fleet = Fleet()

@@ -48,6 +48,7 @@ class _SliceSpout(TideSpout):
             s.number("commit.delay_s"),
             s.integer("retry.poison_fails"),
             self.start(),
+            s.integer("slice.bytes"),
         )
         self.source = Source(
             open_log(s).consumer(s.text("group")),

@@ -80,12 +80,13 @@ def find(
 
 
 def _needles(event_id: str) -> Sequence[bytes]:
-    return (msgspec.json.encode(event_id)[1:-1], event_id.encode())
+    # Decoding every record would cost ten times as much; escapes may hide the id, so those are decoded.
+    slashes = (b"\\/",) if "/" in event_id else ()
+    return (msgspec.json.encode(event_id)[1:-1], event_id.encode(), b"\\u", *slashes)
 
 
 def _is(value: bytes, event_id: str, needles: Sequence[bytes]) -> bool:
-    # Decoding every record would cost ten times as much; escapes may hide the id, so those are decoded.
-    if not any(n in value for n in needles) and b"\\u" not in value:
+    if not any(n in value for n in needles):
         return False
     try:
         return _named(value).event_id == event_id

@@ -85,6 +85,12 @@ def test_a_slice_on_the_wire(tmp_path, log):
     assert len(of(said, "sync")) == 3, "one for each command"
 
 
+def test_a_slice_is_bounded_by_its_bytes(tmp_path, log):
+    write(log, b"1234", b"5", b"6")
+    said = spin(KafkaSpout, [NEXT, NEXT], tmp_path, **{"tide.slice.records": 9, "tide.slice.bytes": 5})
+    assert [held(m, Records).offsets for m in of(said, "emit")] == [[0, 1], [2]]
+
+
 def test_acks_and_fails_reach_the_source(tmp_path, log):
     write(log, b"a", b"b", b"c")
     commands = [NEXT, last_emit("ack"), NEXT, last_emit("fail"), NEXT]

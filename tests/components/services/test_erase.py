@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_an_erased_user_is_gone_and_stays_gone_and_the_trail_does_not_say_who(pl
     lines = [json.loads(x) for x in (place.folder / "dead-audit.jsonl").read_text().splitlines()]
     assert [x["state"] for x in lines] == ["begun", "done"] * 2
     assert "u1" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("user", ["a\n", "\r\n", "\0", "\x1b[31m", "a/profile"])
+def test_whoever_could_be_stored_can_be_erased(place, user):
+    rows = place.rows(events(2, user))
+    place.apply(rows)
+    place.persist(rows)
+
+    async def work(client, _):
+        return await client.delete(f"/v1/users/{quote(user, safe='')}", headers=LOCAL)
+
+    answer = place.ask(work, roles=["query"])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["erased"] == {"redis": 2, "mysql": 2, "orders": 0, "dead": 0}
 
 
 def test_a_pseudonym_is_the_services_business_and_no_caller_s(place):

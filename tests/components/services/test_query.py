@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from urllib.parse import quote
 
+import httpx
 import pytest
 
 from clicktide import topics
@@ -118,7 +121,6 @@ def test_categories_can_be_limited_and_say_so(filled):
         ("/v1/users/u1/timeline", {"since": "then"}),
         ("/v1/users/u1/timeline", {"cursor": "zzz"}),
         (f"/v1/users/{'u' * 65}/timeline", {}),
-        ("/v1/users/%00/timeline", {}),
     ],
 )
 def test_bad_parameters_are_400_problems(place, path, params):
@@ -178,6 +180,73 @@ def test_users_with_odd_names(place):
     place.persist(rows)
     answer = place.get("/v1/users/a%2Fb%20c%25d%3F%E8%AF%AD/timeline")
     assert [e["event_id"] for e in answer.json()["events"]] == ["e1"]
+
+
+# What an id of an event may hold, though few would choose it.
+ODD = [
+    "a\nb",
+    "a\n",
+    "\n",
+    "\r",
+    "\0",
+    "\x1b[31m",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\U0001f600",
+    "/",
+    "a//b",
+    "\\",
+    " ",
+]
+
+
+def test_what_the_parser_takes_as_an_id_can_be_asked_for(place, serve):
+    """On a server of its own: between a client and the look-up are two decoders and a router."""
+    rows = place.rows([event(i, "order", event_id=x, order_id=x, user_id=x) for i, x in enumerate(ODD)])
+    place.apply(rows)
+    place.persist(rows)
+    with serve() as (_, url), httpx.Client(base_url=url, timeout=20) as client:
+        for odd in ODD:
+            asked = quote(odd, safe="")
+            paths = [f"/v1/events/{asked}", f"/v1/orders/{asked}", f"/v1/users/{asked}/timeline"]
+            answers = [client.get(path) for path in paths]
+            assert [(odd, a.status_code) for a in answers] == [(odd, 200)] * 3
+            stored, order, timeline = (a.json() for a in answers)
+            assert (stored["event_id"], stored["state"], stored["event"]["event_id"]) == (odd, "stored", odd)
+            assert (order["order_id"], order["user_id"]) == (odd, odd)
+            assert [e["event_id"] for e in timeline["events"]] == [odd]
+            assert all(v.isprintable() for a in answers for v in a.headers.values())
+
+
+def escaped(text):
+    units = memoryview(text.encode("utf-16-le")).cast("H")
+    return '"' + "".join(f"\\u{unit:04x}" for unit in units) + '"'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [json.dumps, lambda text: json.dumps(text, ensure_ascii=False).replace("/", "\\/"), escaped],
+    ids=["python", "php", "escaped"],
+)
+def test_an_event_of_any_id_is_found_on_the_log_however_it_is_written(place, written):
+    for odd in ODD:
+        place.send(topics.EVENTS, f'{{"event_id":{written(odd)}}}'.encode())
+
+    async def work(client, _):
+        return [(odd, (await client.get(f"/v1/events/{quote(odd, safe='')}")).json()) for odd in ODD]
+
+    assert [(odd, body.get("state")) for odd, body in place.ask(work)] == [(odd, "waiting") for odd in ODD]
+
+
+def test_what_no_event_has_as_an_id_is_refused(serve):
+    with serve() as (_, url):
+        for bad in ("", "x" * 65):
+            answer = httpx.get(f"{url}/v1/events/{bad}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_parameter")
+        for not_utf8 in ("%FF", "%ED%A0%80"):
+            assert httpx.get(f"{url}/v1/events/{not_utf8}").status_code in {400, 404}
 
 
 def test_an_order_and_its_history(filled):

@@ -12,16 +12,16 @@ import pytest
 from poison_project import MARK, project
 from unit.core.making import raw
 
+from bench.scale import workers_of
 from clicktide import topics
 from clicktide.log import open_log
 from clicktide.log.port import Outgoing, TopicPartition
 from clicktide.settings import Settings
 from clicktide.sql import SqlStore
 from deploy.prepare import make_topics, migrate_shards
-from deploy.stack.servers.storm import worker_processes
 from deploy.stack.stack import Stack
 
-# Ten minutes and more on a machine that has other work: not for every run.
+# Four minutes on a machine that has other work: not for every run.
 LONG = os.environ.get("CLICKTIDE_LONG_TESTS") == "1"
 pytestmark = [
     pytest.mark.service,
@@ -30,7 +30,6 @@ pytestmark = [
 ]
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-PARTITIONS = 16
 
 
 def options_of(stack: Stack) -> dict[str, str]:
@@ -55,7 +54,7 @@ def test_it_alone_is_dead(stack: Stack, tide: Command, storm: Command, tmp_path:
     migrate_shards(settings)
     log, sql = open_log(settings), SqlStore(settings)
     producer, admin, consumer = log.producer(), log.admin(), log.consumer("test")
-    deaths, workers, sent = 0, set(), []
+    workers, sent = set(), []
 
     def send(event_id: str, partition: int, value: bytes | None = None) -> None:
         now = int(time.time() * 1000)
@@ -76,15 +75,14 @@ def test_it_alone_is_dead(stack: Stack, tide: Command, storm: Command, tmp_path:
         done = tide("sparse", "submit", "-n", "events", "-e", "stack", *pairs, cwd=project(tmp_path / "p"))
         assert done.returncode == 0, done.stdout + done.stderr
         deadline, began = time.monotonic() + 1500, time.monotonic()
-        dead = {TopicPartition("tide.dead", p): 0 for p in range(PARTITIONS)}
+        dead = {TopicPartition("tide.dead", p): 0 for p in range(admin.topics()["tide.dead"].partitions)}
         while sum(end - first for first, end in admin.bounds(list(dead)).values()) == 0:
             assert time.monotonic() < deadline
             send(f"fed-{len(sent)}", 1)
-            now = {record.pid for record in worker_processes(stack.settings)}
-            deaths += bool(now - workers) and bool(workers)
-            workers = now or workers
+            workers |= set(workers_of(stack.settings, "events"))
             time.sleep(0.5)
-        print(f"dead after {time.monotonic() - began:.0f} s, {deaths} new workers seen")
+        took, load = time.monotonic() - began, os.getloadavg()[1]
+        print(f"dead after {took:.0f} s and {len(workers) - 1} workers' deaths, load {load:.1f}")
         while len(set(stored())) < len(sent):
             assert time.monotonic() < deadline
             time.sleep(1)

@@ -7,6 +7,7 @@ it restarts (append-only file, synced every second), and the watch notices only 
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,12 +15,15 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from unit.core import rig
 from unit.core.rig import Rig
 
 from clicktide.errors import LogUnavailable
 
 PARTITIONS = 2
 LOST_S = 1.0
+# Of the rig's records three fill a slice by their bytes, and four by their number.
+LIMITS = dataclasses.replace(rig.LIMITS, slice_bytes=21)
 
 
 class SourceMachine(RuleBasedStateMachine):
@@ -47,7 +51,7 @@ class SourceMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self):
-        self.source = self.rig.source()
+        self.source = self.rig.source(limits=LIMITS)
         self.in_flight = {}
 
     @rule(times=st.integers(1, 4))
