@@ -6,6 +6,7 @@ do not matter. Field and key names are those of `keys`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,12 +17,10 @@ from clicktide.row import (
     CATEGORY_ID,
     EXTRA,
     GENDER,
-    GENDERS,
     OCCURRED_AT,
     PROVINCE,
     RECEIVED_AT,
     TYPE,
-    TYPES,
     USER_ID,
     Row,
 )
@@ -29,14 +28,11 @@ from clicktide.row import (
 Counts = dict[str, int]
 TIMELINE_COLUMNS = EXTRA + 1
 
-_TYPE_FIELD = {t: f"n:{t}" for t in TYPES}
-_GENDER_FIELD = {g: f"g:{g}" for g in GENDERS}
-
 
 @dataclass(slots=True)
 class Effects:
     """What one shard's events do. `seconds` and `minutes` map a bucket's start (s) to its fields; `minutes` holds only
-    what the seconds do not (categories, provinces). `late` events count nowhere else but in the timelines."""
+    what the seconds do not (categories, provinces). `timelines` maps a user to pairs of score and member (JSON text). `late` events count nowhere else but in the timelines."""
 
     seconds: dict[int, Counts] = field(default_factory=dict)
     minutes: dict[int, Counts] = field(default_factory=dict)
@@ -57,7 +53,8 @@ def is_late(row: Row, late_after_ms: int) -> bool:
 def effects(rows: Iterable[Row], late_after_ms: int) -> Effects:
     """The effects of the rows of one shard."""
     out = Effects()
-    seconds, minutes, timelines = out.seconds, out.minutes, out.timelines
+    timelines = out.timelines
+    by_second: dict[int, list[Row]] = {}
     for row in rows:
         user = row[USER_ID]
         occurred = row[OCCURRED_AT]
@@ -69,30 +66,43 @@ def effects(rows: Iterable[Row], late_after_ms: int) -> Effects:
             out.late += 1
             continue
         second = occurred // 1000
-        counts = seconds.get(second)
-        if counts is None:
-            counts = seconds[second] = {}
-        name = _TYPE_FIELD[row[TYPE]]
-        counts[name] = counts.get(name, 0) + 1
-        name = _GENDER_FIELD[row[GENDER]]
-        counts[name] = counts.get(name, 0) + 1
-        minute = second - second % 60
-        counts_m = minutes.get(minute)
-        if counts_m is None:
-            counts_m = minutes[minute] = {}
-        name = "p:" + (row[PROVINCE] or "")
-        counts_m[name] = counts_m.get(name, 0) + 1
-        hour = second - second % 3600
-        out.visitors.setdefault(hour, set()).add(user)
-        kind = row[TYPE]
-        if kind == "pay":
-            counts["gmv"] = counts.get("gmv", 0) + row[AMOUNT]
-            name = "c:" + (row[CATEGORY_ID] or "")
-            counts_m[name] = counts_m.get(name, 0) + row[AMOUNT]
-            out.payers.setdefault(hour, set()).add(user)
-        elif kind == "refund":
-            counts["refunds"] = counts.get("refunds", 0) + row[AMOUNT]
+        counted = by_second.get(second)
+        if counted is None:
+            by_second[second] = [row]
+        else:
+            counted.append(row)
+    for second, counted in by_second.items():
+        _count(out, second, counted)
     return out
+
+
+def _count(out: Effects, second: int, rows: list[Row]) -> None:
+    """Add what rows of one second do to the sums: a second's, and so a slice's, are many for each name that is counted."""
+    types: Counts = defaultdict(int)
+    genders: Counts = defaultdict(int)
+    provinces: dict[str | None, int] = defaultdict(int)
+    for row in rows:
+        types[row[TYPE]] += 1
+        genders[row[GENDER]] += 1
+        provinces[row[PROVINCE]] += 1
+    counts = out.seconds[second] = {f"n:{kind}": n for kind, n in types.items()}
+    counts.update({f"g:{gender}": n for gender, n in genders.items()})
+    minute = out.minutes.setdefault(second - second % 60, {})
+    # Not known and empty are one name.
+    for province, n in provinces.items():
+        name = f"p:{province or ''}"
+        minute[name] = minute.get(name, 0) + n
+    hour = second - second % 3600
+    out.visitors.setdefault(hour, set()).update([row[USER_ID] for row in rows])
+    if "pay" in types:
+        pays = [row for row in rows if row[TYPE] == "pay"]
+        counts["gmv"] = sum([row[AMOUNT] for row in pays])
+        for row in pays:
+            name = f"c:{row[CATEGORY_ID] or ''}"
+            minute[name] = minute.get(name, 0) + row[AMOUNT]
+        out.payers.setdefault(hour, set()).update([row[USER_ID] for row in pays])
+    if "refund" in types:
+        counts["refunds"] = sum([row[AMOUNT] for row in rows if row[TYPE] == "refund"])
 
 
 def buckets(found: Effects) -> dict[str, dict[int, Counts]]:

@@ -10,6 +10,7 @@ from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ from msgspec.structs import astuple
 from clicktide import event
 from clicktide.event import Event, millis
 from clicktide.pseudonym import pseudonym_of
-from clicktide.row import MONEY_TYPES, Row
+from clicktide.row import EXTRA, FINGERPRINT, ITEM_ID, MONEY_TYPES, OFFSET, QUANTITY, TYPE, USER_ID, Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
 
@@ -39,6 +40,10 @@ CODES = {
 _decode = msgspec.json.Decoder(Event).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+# One value a line, which holds no line break of its own: half of what a call for each costs.
+_encode_lines = msgspec.json.Encoder().encode_lines
+_business_of = itemgetter(TYPE, USER_ID, *range(ITEM_ID, QUANTITY + 1))
+_new_digest = blake2b(digest_size=6).copy  # which costs half of making one
 _MAX_CACHED_USERS = 200_000
 # A text of so many characters is within the limit whatever they are: UTF-8 takes at most 4 bytes for one.
 _SURELY_SMALL = event.MAX_BYTES // 4
@@ -82,11 +87,18 @@ def topic_digest(topic_id: str) -> str:
     return b64encode(blake2b(topic_id.encode(), digest_size=4).digest())[:6].decode()
 
 
-def fingerprint(business: tuple[str | int | None, ...]) -> str:
-    """8 characters: a digest of the business fields (type, user, item, category, merchant, brand, order, amount, quantity),
+def fingerprints(rows: Iterable[Row]) -> list[str]:
+    """8 characters a row: a digest of the business fields (type, user, item, category, merchant, brand, order, amount, quantity),
     without timestamps, so a client's retry has the same."""
+    digests = []
     # As JSON, which no text in a field can imitate: with a mere separator other events could have equal digests.
-    return b2a_base64(blake2b(_encode(business), digest_size=6).digest(), newline=False).decode()
+    for business in _encode_lines(map(_business_of, rows)).split(b"\n")[:-1]:
+        digest = _new_digest()
+        digest.update(business)
+        digests.append(digest.digest())
+    # 6 bytes are 8 characters, so the text of all is the texts of each.
+    text = b2a_base64(b"".join(digests), newline=False).decode()
+    return [text[i : i + 8] for i in range(0, len(text), 8)]
 
 
 class Parser:
@@ -127,88 +139,113 @@ class Parser:
     ) -> tuple[list[Row], list[Rejected]]:
         """Rows of the good records of one slice, and the refused ones, both in offset order.
 
-        `values` are the records' bytes, `timestamps` the log's (ms), `topic` its digest (`topic_digest`).
+        `values` are the records' bytes, `topic` its digest (`topic_digest`), `timestamps` the log's (ms): one stands in for a
+        missing `received_at`.
         """
         rows: list[Row] = []
         refused: list[Rejected] = []
+        extras: list[tuple[Row, _Extra]] = []
+        future_ms, shards, hashed = self._future_ms, self._shard_of, self._pseudonym
         for value, offset, timestamp in zip(values, offsets, timestamps, strict=True):
-            row = self.row(value, offset, timestamp, partition, topic)
-            if isinstance(row, Rejection):
-                refused.append(Rejected(offset, row.code, row.detail))
-            else:
-                rows.append(row)
+            e = self._event(value)
+            if isinstance(e, Rejection):
+                refused.append(Rejected(offset, *e))
+                continue
+            # One call for all fields: an attribute each costs more than checking them.
+            (
+                event_id, kind, user_id, occurred, item, category, merchant, brand, order, amount, quantity,
+                gender, age_range, province, channel, device, session, anonymous, page, sent_at, received_at, v, attributes,
+            ) = astuple(e)  # fmt: skip
+            received = timestamp if received_at is None else received_at
+            if received > timestamp + future_ms:
+                # Only the collector knows when it received: a writer of its own that says otherwise would move the limit.
+                refused.append(Rejected(offset, *_future("received_at", received - timestamp, future_ms)))
+                continue
+            # What no rule can refuse is not asked about: a call costs as much as all these.
+            if not (
+                type(occurred) is int
+                and occurred <= received
+                and sent_at is None
+                and (v is None or v in event.VERSIONS)
+                and (kind not in MONEY_TYPES or (order is not None and amount is not None))
+            ):
+                occurred = self._occurred(e, received, timestamp)
+                if isinstance(occurred, Rejection):
+                    refused.append(Rejected(offset, *occurred))
+                    continue
+            if not isinstance(user_id, str):
+                user_id = str(user_id)
+            if hashed is not None:
+                user_id = hashed(user_id)
+                device = None if device is None else hashed(device)
+                anonymous = None if anonymous is None else hashed(anonymous)
+            shard = shards.get(user_id)
+            row = [
+                event_id,
+                kind,
+                user_id,
+                occurred,
+                received,
+                self.shard(user_id) if shard is None else shard,
+                item,
+                category,
+                merchant,
+                brand,
+                order,
+                amount,
+                quantity or 1,
+                gender or "unknown",
+                age_range,
+                province,
+                channel,
+                None,
+                None,
+                topic,
+                partition,
+                offset,
+            ]
+            rows.append(row)
+            if (
+                session is not None
+                or device is not None
+                or page is not None
+                or anonymous is not None
+                or attributes
+            ):
+                extras.append((row, _Extra(device, session, anonymous, page, attributes or None)))
+        for made, digest in zip(rows, fingerprints(rows), strict=True):
+            made[FINGERPRINT] = digest
+        for deep in _add_extras(extras):
+            rows.remove(deep)
+            refused.append(Rejected(deep[OFFSET], "bad_value", "attributes: nested too deep"))
+            refused.sort()
         return rows, refused
 
     def row(
         self, value: str | bytes, offset: int, timestamp: int, partition: int, topic: str
     ) -> Row | Rejection:
-        """One record as a row. `timestamp` stands in for a missing `received_at`."""
+        """One record as a row; a slice of many costs half as much a record."""
+        rows, refused = self.slice((value,), (offset,), (timestamp,), partition, topic)
+        return rows[0] if rows else Rejection(refused[0].code, refused[0].detail)
+
+    def _event(self, value: str | bytes) -> Event | Rejection:
         try:
             small = len(value) <= _SURELY_SMALL or _size(value) <= event.MAX_BYTES
-            e = _decode(value) if small else self.decode(value)
+            return _decode(value) if small else self.decode(value)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            e = self.decode(value)
-        if isinstance(e, Rejection):
-            return e
-        # One call for all fields: an attribute each costs more than checking them.
-        (
-            event_id, kind, user_id, occurred_at, item, category, merchant, brand, order, amount, quantity,
-            gender, age_range, province, channel, device, session, anonymous, page, sent_at, received_at, _v, attributes,
-        ) = astuple(e)  # fmt: skip
-        received = timestamp if received_at is None else received_at
-        if received > timestamp + self._future_ms:
-            # Only the collector knows when it received: a writer of its own that says otherwise would move the limit.
-            return _future("received_at", received - timestamp, self._future_ms)
-        if (refusal := self._rules(e, max(received, timestamp) if sent_at is None else received)) is not None:
-            return refusal
-        occurred = millis(occurred_at)
-        if sent_at is not None:
-            # The client's clock cancels out: both times are read from it.
-            occurred = max(0, received - (millis(sent_at) - occurred))
-        if not isinstance(user_id, str):
-            user_id = str(user_id)
-        if (hashed := self._pseudonym) is not None:
-            user_id = hashed(user_id)
-            device = None if device is None else hashed(device)
-            anonymous = None if anonymous is None else hashed(anonymous)
-        extra = None
+            return self.decode(value)
+
+    def _occurred(self, e: Event, received: int, timestamp: int) -> int | Rejection:
+        """When it happened, ms by our own clock; or which of the rules it breaks."""
         if (
-            session is not None
-            or device is not None
-            or page is not None
-            or anonymous is not None
-            or attributes
-        ):
-            try:
-                extra = _encode(_Extra(device, session, anonymous, page, attributes or None)).decode()
-            except RecursionError:
-                return Rejection("bad_value", "attributes: nested too deep")
-        quantity = quantity or 1
-        business = (kind, user_id, item, category, merchant, brand, order, amount, quantity)
-        return [
-            event_id,
-            kind,
-            user_id,
-            occurred,
-            received,
-            self._shard_of.get(user_id) or self.shard(user_id),
-            item,
-            category,
-            merchant,
-            brand,
-            order,
-            amount,
-            quantity,
-            gender or "unknown",
-            age_range,
-            province,
-            channel,
-            extra,
-            fingerprint(business),
-            topic,
-            partition,
-            offset,
-        ]
+            refusal := self._rules(e, max(received, timestamp) if e.sent_at is None else received)
+        ) is not None:
+            return refusal
+        occurred = millis(e.occurred_at)
+        if e.sent_at is None:
+            return occurred
+        # The client's clock cancels out: both times are read from it.
+        return max(0, received - (millis(e.sent_at) - occurred))
 
     def shard(self, user_id: str) -> int:
         """The user's logical shard, cached: murmur2 in Python costs more than the rest of the row."""
@@ -258,6 +295,24 @@ class Parser:
             occurred = received - (sent - occurred)
         if occurred > received + self._future_ms:
             return _future("occurred_at", occurred - received, self._future_ms)
+        return None
+
+
+def _add_extras(extras: list[tuple[Row, _Extra]]) -> list[Row]:
+    """Put each extra into its row, as text; answers the rows whose extra is nested too deep for that."""
+    try:
+        texts: Sequence[str | None] = _encode_lines([extra for _, extra in extras]).decode().split("\n")[:-1]
+    except RecursionError:
+        texts = [_text(extra) for _, extra in extras]
+    for (row, _), text in zip(extras, texts, strict=True):
+        row[EXTRA] = text
+    return [row for row, _ in extras if row[EXTRA] is None]
+
+
+def _text(extra: _Extra) -> str | None:
+    try:
+        return _encode(extra).decode()
+    except RecursionError:
         return None
 
 

@@ -7,6 +7,7 @@ row comes back just as it was given.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -32,26 +33,23 @@ _decode: Callable[[str | bytes], tuple[Any, ...]] = msgspec.json.Decoder(
     tuple[(Any,) * (len(FIELDS) - 1) + (msgspec.Raw,)]  # type: ignore[misc]
 ).decode
 _NULL: Final = b"null"
+_fields_of = itemgetter(*FIELDS[:-1])
+# The other columns of a row, in the order of schema.STORED_COLUMNS.
+head_of: Final = itemgetter(SHARD, EVENT_ID, USER_ID, TYPE, OCCURRED_AT)
 
 
 def body_of(row: Row) -> bytes:
     """The row's body. Raises `orjson.JSONEncodeError` for what is no JSON value."""
     extra = row[EXTRA]
-    if extra is None:
-        tail = b",null]"
-    elif extra[:1] == "{":
-        # As it is, not as text in text: every quote in it would need two escapes.
-        tail = f",{extra}]".encode()
-    else:
-        tail = b",%b]" % orjson.dumps(extra)
     # The sum is a small object of its own; what `dumps` answers keeps its larger buffer, and a thousand of those
     # grow and shrink the heap with every slice, at three times the cost of all this.
-    return orjson.dumps([row[RECEIVED_AT], *row[ITEM_ID:EXTRA], *row[FINGERPRINT:]])[:-1] + tail
-
-
-def head_of(row: Row) -> list[Any]:
-    """The other columns, in the order of schema.STORED_COLUMNS."""
-    return [row[SHARD], row[EVENT_ID], row[USER_ID], row[TYPE], row[OCCURRED_AT]]
+    fields = orjson.dumps(_fields_of(row))[:-1]
+    if extra is None:
+        return fields + b",null]"
+    if extra[:1] == "{":
+        # As it is, not as text in text: every quote in it would need two escapes.
+        return b"%b,%b]" % (fields, extra.encode())
+    return b"%b,%b]" % (fields, orjson.dumps(extra))
 
 
 def row_of(shard: int, event_id: str, user_id: str, kind: str, occurred_at: int, body: str | bytes) -> Row:

@@ -18,11 +18,12 @@ from clicktide.row import Row
 from clicktide.sql.body import body_of, head_of
 from clicktide.sql.bulk import TYPES_OF_EVENTS, BulkConnection, encoded
 from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS, TRANSITIONS
-from clicktide.sql.statements import Statements, by_key, order_values
+from clicktide.sql.statements import Statements, in_key_order, order_values
 
 # Longer statements are no faster; a server whose max_allowed_packet is smaller gets still shorter ones.
 STATEMENT_BYTES: Final = 2 << 20
 _SEPARATOR: Final = b"),("
+_BETWEEN: Final = b"\0"  # JSON has it only as an escape
 
 
 def literals(connection: Any, rows: Sequence[Row]) -> list[bytes]:
@@ -37,11 +38,11 @@ def literals(connection: Any, rows: Sequence[Row]) -> list[bytes]:
     return texts
 
 
-def quotable(json: bytes) -> bytes:
-    """JSON as it may stand between single quotes; its own control characters are escaped already."""
-    if b"\\" in json:
-        json = json.replace(b"\\", b"\\\\")
-    return json.replace(b"'", b"\\'") if b"'" in json else json
+def quotable(texts: Sequence[bytes]) -> list[bytes]:
+    """JSON texts as they may stand between single quotes; their own control characters are escaped already."""
+    # All at once: most rows have backslashes (the quotes of a text), and a call each costs more than the work.
+    whole = _BETWEEN.join(texts).replace(b"\\", b"\\\\").replace(b"'", b"\\'")
+    return whole.split(_BETWEEN) if texts else []
 
 
 def _escaped(connection: Any, row: Sequence[Any]) -> bytes:
@@ -116,7 +117,7 @@ class MysqlStatements(Statements):
         if not rows:  # of none a bulk would be refused
             return 0
         # One order of locking for all writers, so that two with common rows wait instead of deadlocking.
-        ordered = sorted(rows, key=by_key)
+        ordered = in_key_order(rows)
         if self._bulk and cursor.connection.bulk and (packed := encoded(ordered)) is not None:
             return self._insert_bulk(cursor.connection, ordered, packed)
         return self._insert_text(cursor, ordered)
@@ -131,9 +132,8 @@ class MysqlStatements(Statements):
 
     def _insert_text(self, cursor: Any, ordered: Sequence[Row]) -> int:
         heads = literals(cursor.connection, [head_of(row) for row in ordered])
-        texts = [
-            b"%b,'%b'" % (head, quotable(body_of(row))) for head, row in zip(heads, ordered, strict=True)
-        ]
+        bodies = quotable([body_of(row) for row in ordered])
+        texts = [b"%b,'%b'" % both for both in zip(heads, bodies, strict=True)]
         return sum(
             cursor.execute(text)
             for text in statements(self._events_head, texts, self._events_tail, self.statement_bytes)

@@ -12,7 +12,7 @@ from clicktide.orders import Order
 from clicktide.row import Row
 from clicktide.sql.body import body_of, head_of
 from clicktide.sql.schema import ORDER_COLUMNS, STORED_COLUMNS, TRANSITIONS
-from clicktide.sql.statements import Statements, by_key, order_values
+from clicktide.sql.statements import Statements, in_key_order, order_values
 
 
 def _marks(n: int) -> str:
@@ -79,7 +79,7 @@ class SqliteStatements(Statements):
         return None if found is None else int(found[0])
 
     def insert_events(self, cursor: Any, rows: Sequence[Row]) -> int:
-        values = [(*head_of(row), body_of(row).decode()) for row in sorted(rows, key=by_key)]
+        values = [(*head_of(row), body_of(row).decode()) for row in in_key_order(rows)]
         return int(cursor.executemany(self._insert, values).rowcount)
 
     def upsert_orders(self, cursor: Any, orders: Iterable[Order]) -> None:

@@ -35,7 +35,6 @@ class Found(NamedTuple):
 
 Stored = dict[tuple[int, str], Found]
 found_of = itemgetter(FINGERPRINT, OCCURRED_AT, TOPIC_ID, PARTITION, OFFSET)
-by_key = itemgetter(SHARD, EVENT_ID)  # rows written in the order of the primary key touch fewer pages
 _IDS_A_QUERY = 500  # SQLite before 3.32 takes 999 parameters
 
 
@@ -169,6 +168,14 @@ class Statements(ABC):
     def marks(self, n: int) -> str:
         """`n` places for parameters."""
         return ",".join([self.mark] * n)
+
+
+def in_key_order(rows: Sequence[Row]) -> list[Row]:
+    """By (shard, event id): rows written in the order of the primary key touch fewer pages."""
+    # Two sorts that each compare one plain value take half as long as one that compares pairs.
+    by_id = sorted(rows, key=itemgetter(EVENT_ID))
+    by_id.sort(key=itemgetter(SHARD))
+    return by_id
 
 
 def parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -158,3 +158,43 @@ def test_any_cut_of_the_rows_sums_to_the_same(found, cuts, random):
         starts = [counts for (g, _), counts in whole.items() if g == granularity]
         assert sum(c.get("gmv", 0) for c in starts) == all_time.get("gmv", 0)
     assert sum(n for name, n in all_time.items() if name.startswith("c:")) == all_time.get("gmv", 0)
+
+
+def one_by_one(rows):
+    """The same as `effects`, each event for itself, from what docs/semantics.md says of it."""
+    out = aggregate.Effects()
+    for r in map(dict, (zip(COLUMNS, r, strict=True) for r in rows)):
+        member = json.dumps(list(r.values())[: EXTRA + 1], ensure_ascii=False, separators=(",", ":"))
+        out.timelines.setdefault(r["user_id"], []).extend([str(r["occurred_at"]), member])
+        if r["received_at"] - r["occurred_at"] > WEEK_MS:
+            out.late += 1
+            continue
+        second = r["occurred_at"] // 1000
+        minute, hour = second // 60 * 60, second // 3600 * 3600
+        sums, coarse = out.seconds.setdefault(second, {}), out.minutes.setdefault(minute, {})
+        adds = [
+            (sums, f"n:{r['type']}", 1),
+            (sums, f"g:{r['gender']}", 1),
+            (coarse, f"p:{r['province'] or ''}", 1),
+        ]
+        out.visitors.setdefault(hour, set()).add(r["user_id"])
+        if r["type"] == "pay":
+            adds += [(sums, "gmv", r["amount"]), (coarse, f"c:{r['category_id'] or ''}", r["amount"])]
+            out.payers.setdefault(hour, set()).add(r["user_id"])
+        if r["type"] == "refund":
+            adds.append((sums, "refunds", r["amount"]))
+        for into, name, n in adds:
+            into[name] = into.get(name, 0) + n
+    return out
+
+
+@budget(max_examples=100, deadline=None)
+@given(st.lists(events, max_size=20))
+def test_together_is_as_one_by_one(found):
+    rows = [made(e) for e in found]
+    assert effects(rows, WEEK_MS) == one_by_one(rows)
+
+
+def test_a_province_that_is_empty_is_one_that_is_not_known():
+    both = [row("a"), row("b", province="")]
+    assert effects(both, WEEK_MS).minutes[(NOW - 1000) // 60_000 * 60] == {"p:": 2}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from unit.core.making import DIGEST, NOW, PARSER, event, raw, row
 
 from clicktide import event as event_module
+from clicktide import parse as parse_module
 from clicktide import row as columns
 from clicktide.parse import CODES, Checked, Parser, Rejection, topic_digest
 from clicktide.settings import Settings
@@ -430,6 +431,78 @@ def test_whatever_the_object_there_is_one_answer(value):
         assert PARSER.row(checked.value.decode(), 7, NOW, 3, DIGEST) == made
         assert (made[columns.EVENT_ID], made[columns.USER_ID]) == (checked.event_id, checked.user_id)
         assert 0 <= made[columns.OCCURRED_AT] <= NOW + 300_000
+
+
+hostile = st.sampled_from([value for _, value in REFUSED]) | st.sampled_from(
+    [
+        b"",
+        b"1,2",
+        b"\0",
+        raw() + b"," + raw(),
+        b"[" + raw() + b"]",
+        raw()[:-1],
+        b"\xef\xbb\xbf" + raw(),
+        raw() + b"\n" + raw(),
+    ]
+)
+texts_with_separators = st.text(st.sampled_from('\n\r\\",[]{}\x00\x85\u2028a漢'), min_size=1, max_size=8)
+good = st.builds(
+    raw,
+    event_id=texts_with_separators,
+    user_id=texts_with_separators,
+    item_id=st.none() | texts_with_separators,
+    page=st.none() | texts_with_separators,
+    attributes=st.none() | st.dictionaries(texts_with_separators, texts_with_separators, max_size=2),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(hostile | good | objects.map(encoded), max_size=12))
+def test_a_slice_is_its_records_one_by_one(values):
+    offsets, stamps = list(range(5, 5 + len(values))), [NOW + i for i in range(len(values))]
+    rows, refused = PARSER.slice(values, offsets, stamps, 3, DIGEST)
+    alone = [PARSER.row(v, o, t, 3, DIGEST) for v, o, t in zip(values, offsets, stamps, strict=True)]
+    assert rows == [r for r in alone if not isinstance(r, Rejection)]
+    assert [(r.offset, r.code, r.detail) for r in refused] == [
+        (o, r.code, r.detail) for o, r in zip(offsets, alone, strict=True) if isinstance(r, Rejection)
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(objects)
+def test_what_is_taken_without_asking_the_rules_is_what_they_take(value):
+    """`sent_at` makes them be asked; and when it was sent as it was received, it changes nothing else."""
+    received = value.get("received_at", NOW)
+    asked = parse(encoded({**value, "sent_at": received}))
+    value.pop("sent_at", None)
+    plain = parse(encoded(value))
+    if isinstance(received, int) and received >= NOW:
+        assert (asked[0] if isinstance(asked, Rejection) else asked) == (
+            plain[0] if isinstance(plain, Rejection) else plain
+        )
+
+
+def test_nested_too_deep_is_refused_alone(monkeypatch):
+    """What decodes may still be too deep to be encoded: how deep that is depends on who calls."""
+    encode = parse_module._encode
+
+    def shallow(extra):
+        if extra.attributes:
+            raise RecursionError
+        return encode(extra)
+
+    def shallow_lines(found):
+        return b"".join(
+            [shallow(x) + b"\n" if isinstance(x, parse_module._Extra) else encode(x) + b"\n" for x in found]
+        )
+
+    values = [raw("e1", page="/1"), raw("e2", attributes={"deep": 1}), b"bad", raw("e4", page="/4")]
+    whole, _ = PARSER.slice(values, range(4), [NOW] * 4, 3, DIGEST)
+    monkeypatch.setattr(parse_module, "_encode", shallow)
+    monkeypatch.setattr(parse_module, "_encode_lines", shallow_lines)
+    rows, refused = PARSER.slice(values, range(4), [NOW] * 4, 3, DIGEST)
+    assert rows == [whole[0], whole[2]]
+    assert [(r.offset, r.code) for r in refused] == [(1, "bad_value"), (2, "not_json")]
 
 
 def slowly(data: bytes):

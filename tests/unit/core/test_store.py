@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import threading
+from hashlib import blake2b
 
 import pytest
 import redis
@@ -17,7 +18,7 @@ from clicktide.errors import StoreRefused, StoreUnavailable
 from clicktide.parse import topic_digest
 from clicktide.redisstore.client import connect, run_id
 from clicktide.redisstore.store import Applied, RedisStore
-from clicktide.row import EVENT_ID, FINGERPRINT, SHARD, USER_ID
+from clicktide.row import EVENT_ID, FINGERPRINT, SHARD, TOPIC_ID, USER_ID
 from clicktide.settings import Settings
 
 pytestmark = pytest.mark.embedded
@@ -279,6 +280,16 @@ def test_a_claim_takes_at_most_64_bytes(server):
     answers = pipe.execute()
     assert sum(answers[1::2]) == count
     assert sum(answers[::2]) / count <= 64
+
+
+def test_claims_are_those_of_earlier_releases():
+    """Redis keeps them for a day: others would let everything in once more after an upgrade."""
+    edge = row("漢", offset=2**48 - 1, partition=2**16 - 1)
+    assert claims.packed([edge]) == (
+        blake2b("漢".encode(), digest_size=12).digest()
+        + (edge[FINGERPRINT] + edge[TOPIC_ID]).encode()
+        + (2**64 - 1).to_bytes(8, "big")
+    )
 
 
 def test_claims_are_small_and_tell_records_apart():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clicktide.sql.mysql import literals, statements
+from clicktide.sql.mysql import literals, quotable, statements
 
 
 class Escaper:
@@ -65,6 +66,12 @@ def test_only_rows_with_escapes_that_mysql_reads_otherwise_go_through_the_driver
     driver = Escaper()
     literals(driver, [["plain\n\t\\\"'"], ["\x01"], ["\f", 1, None], ["last"]])
     assert driver.asked == ["\x01", "\f", 1]
+
+
+@given(st.lists(st.text() | st.text(st.sampled_from("\"'\\\0\n,()[]{}"))))
+def test_json_between_quotes_is_read_as_it_was(texts):
+    found = [orjson.dumps({"a": text}) for text in texts]
+    assert [read_as_mysql(f"'{text.decode()}'") for text in quotable(found)] == [[f.decode()] for f in found]
 
 
 @pytest.mark.parametrize(
