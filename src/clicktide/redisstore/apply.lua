@@ -21,7 +21,7 @@
 --          1 another record with the same content was, 2 one with other content; empty when all is applied now
 local p = KEYS[1]
 local now, window, buckets, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local call, whole = redis.call, string.format
+local call, whole, sub, byte = redis.call, string.format, string.sub, string.byte
 if now == 0 then now = tonumber(call('TIME')[1]) end
 local a = cmsgpack.unpack(ARGV[5])
 
@@ -43,8 +43,10 @@ local generation = math.floor(now / window)
 if call('EXISTS', p .. 'c:' .. (generation + 1)) == 1 then generation = generation + 1 end
 -- A claim lives in the generation it was made in and one more: at least the window, at most twice that.
 local ttl = (generation + 2) * window - now + 1
-local current = p .. 'c:' .. generation .. ':'
-local previous = p .. 'c:' .. (generation - 1) .. ':'
+-- With %d for the bucket: `..` would write the number as a float, at five times the cost. The prefix may hold a % of its own.
+local claims_of = string.gsub(p, '%%', '%%%%') .. 'c:'
+local current = claims_of .. generation .. ':%d'
+local previous = claims_of .. (generation - 1) .. ':%d'
 local has_previous = call('EXISTS', p .. 'c:' .. (generation - 1)) == 1
 -- One character a hash: '1' where its expiry is set. Saves asking for it at every claim.
 local marker = p .. 'c:' .. generation
@@ -52,16 +54,15 @@ local expiring = call('GET', marker)
 
 local answer, homes, fields, fresh = {}, {}, {}, {}
 for i = 1, #claims, 34 do
-  local field, claim = string.sub(claims, i, i + 11), string.sub(claims, i + 12, i + 33)
-  local high, low = string.byte(field, 1, 2)
+  local field, claim = sub(claims, i, i + 11), sub(claims, i + 12, i + 33)
+  local high, low = byte(claims, i, i + 1)
   local bucket = (high * 256 + low) % buckets
-  local name = whole('%d', bucket) -- `..` would write the number as a float, at five times the cost
-  local old = has_previous and call('HGET', previous .. name, field)
+  local old = has_previous and call('HGET', whole(previous, bucket), field)
   if not old then
-    local home = current .. name
+    local home = whole(current, bucket)
     if call('HSETNX', home, field, claim) == 1 then
       homes[#homes + 1], fields[#fields + 1] = home, field
-      if not expiring or string.byte(expiring, bucket + 1) ~= 49 then fresh[bucket] = home end
+      if not expiring or byte(expiring, bucket + 1) ~= 49 then fresh[bucket] = home end
     else
       old = call('HGET', home, field)
     end

@@ -474,6 +474,16 @@ def test_a_server_too_old_for_the_script_is_not_asked_to_run_it(box, monkeypatch
     assert box.state() == {}
 
 
+def test_a_namespace_may_hold_what_a_format_does(server):
+    box = Box(server.url)
+    store = RedisStore(Settings({"redis.url": server.url, "redis.namespace": f"50%d%%s%-{box.name}"}))
+    r = row("e1")
+    assert store.apply([r]) == FRESH
+    assert store.apply([r]).replays == {0}
+    assert store.apply([moved(r, 99)]).duplicates == {0}
+    assert box.state() == {}
+
+
 def test_namespaces_do_not_meet(server):
     one, two = Box(server.url), Box(server.url)
     one.store().apply([row("e")])
