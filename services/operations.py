@@ -62,6 +62,9 @@ class Operation:
 
 def parameters(request: Request, kind: type[P]) -> P:
     """The query parameters as `kind`; a comma-separated or repeated parameter is a list. Raises a `bad_parameter` problem."""
+    usual: P | None = None if request.scope["query_string"] else _none_given(kind)
+    if usual is not None:
+        return usual
     lists = _lists(kind)
     given: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
@@ -75,6 +78,15 @@ def parameters(request: Request, kind: type[P]) -> P:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as e:
         raise ProblemError("bad_parameter", message(str(e))) from e
+
+
+@cache
+def _none_given(kind: type[P]) -> P | None:
+    """The parameters where the address has none; None where one is needed."""
+    try:
+        return msgspec.convert({}, kind, strict=False)
+    except msgspec.ValidationError:
+        return None
 
 
 @cache
@@ -103,9 +115,10 @@ def _is_unicode(value: str) -> bool:
 
 
 def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer that no cache keeps."""
+    """A JSON answer that no cache keeps; `body` is its value, or bytes that are its text already."""
     out = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(orjson.dumps(body), status, headers=out, media_type="application/json")
+    text = body if isinstance(body, bytes) else orjson.dumps(body)
+    return Response(text, status, headers=out, media_type="application/json")
 
 
 def message(text: str) -> str:

@@ -101,8 +101,9 @@ class Histories:
 
     # Tallies
 
-    async def tally(self, user_id: str) -> tuple[Tally, bool]:
-        """What all of the user's events come to, and whether that is exact: no event that came late, no store is missing."""
+    async def tally(self, user_id: str) -> tuple[Tally, list[Row], bool]:
+        """What all of the user's events come to, as a tally (not to be changed) and rows that are not in it; and whether that
+        is exact: no event that came late, no store is missing."""
         user_id = self._stored_as(user_id)
         shard = shard_of(user_id, self._shards)
         try:
@@ -114,27 +115,27 @@ class Histories:
                 return await self._tally_anew(shard, user_id)
         except StoreError:
             # Redis is away; its part is in SQL too.
-            return (await self._stored(shard, user_id, None, None)).tally, True
+            return (await self._stored(shard, user_id, None, None)).tally, [], True
         self._remember(user_id, pasts.advanced(past, found))
         exact = found.card < self._limits.length
-        return past.tally.copy().add(found.rows), exact
+        return past.tally, found.rows, exact
 
     def _holds(self, past: Past, found: Held) -> bool:
         return pasts.still_holds(past, found, self._limits, self._clock())
 
-    async def _tally_anew(self, shard: int, user_id: str) -> tuple[Tally, bool]:
+    async def _tally_anew(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
         try:
             past = await self._learned(shard, user_id, found.rows)
             if past is None:
                 # Redis lacks events that SQL has: what waits for it comes by the retry topics.
-                return (await self._stored(shard, user_id, None, None)).tally, True
+                return (await self._stored(shard, user_id, None, None)).tally, [], True
         except StoreError:
             if not found.rows:
                 raise
-            return Tally().add(found.rows), False
+            return Tally(), found.rows, False
         newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
-        return past.tally.copy().add(newer), not past.trimmed
+        return past.tally, newer, not past.trimmed
 
     async def _learn(self, shard: int, user_id: str) -> Past | None:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from clicktide.errors import StoreError
 from clicktide.read import sessions, timelines
-from clicktide.read.events import event_of
+from clicktide.read.events import encode, event_of, shown
 from clicktide.read.timelines import BadCursor, Wanted
 from clicktide.row import MONEY_TYPES, Row
 from clicktide.settings import Settings
@@ -82,7 +82,7 @@ class UsersApi:
         wanted = _wanted(query, frozenset(query.type))
         rows, after = await self._page(user_id, wanted)
         await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
-        return await self._answer(user_id, {"events": [event_of(row) for row in rows], "next": after})
+        return await self._answer(user_id, {"events": shown(rows), "next": after})
 
     async def purchases(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
@@ -95,10 +95,11 @@ class UsersApi:
     async def profile(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
         parameters(request, NoQuery)
-        tally, exact = await self._asked(self._histories.tally(user_id))
-        if not tally.events:
+        tally, newer, exact = await self._asked(self._histories.tally(user_id))
+        body = tally.as_json(newer)
+        if not body["events"]:
             await self._known(user_id, [], narrowed=False)
-        return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **tally.as_json()})
+        return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **body})
 
     async def sessions(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
@@ -148,7 +149,7 @@ class UsersApi:
 
     async def _answer(self, user_id: str, body: dict[str, Any]) -> Response:
         as_of = await self._health.as_of(user_id)
-        return answer({"as_of": as_of, "degraded": self._health.degraded(), **body})
+        return answer(encode({"as_of": as_of, "degraded": self._health.degraded(), **body}))
 
 
 def _narrowed(query: PageQuery) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import orjson
 
-from clicktide.row import COLUMNS, EVENT_ID, EXTRA, OCCURRED_AT, Row
+from clicktide.row import COLUMNS, EVENT_ID, EXTRA, GENDER, GENDERS, OCCURRED_AT, Row
 
 _NAMES = COLUMNS[: EXTRA + 1]
 Event = dict[str, Any]
@@ -23,6 +24,42 @@ def event_of(row: Row) -> Event:
     if extra:
         event.update(orjson.loads(extra))
     return event
+
+
+# Every row has a gender, and its text never needs an escape: what follows it in the object can be put behind it.
+_GENDER_AND = {gender: f'"{gender}",' for gender in GENDERS}
+_Columns: Any = msgspec.defstruct(
+    "_Columns",
+    [
+        (name, Any) if i <= OCCURRED_AT else (name, Any, None)  # those without a value are left out
+        for i, name in enumerate(_NAMES[:EXTRA])
+    ],
+    omit_defaults=True,
+    gc=False,
+)
+encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+
+
+def shown(rows: Iterable[Row]) -> list[Any]:
+    """The rows' events as values that `encode` writes just like those of `event_of`, at a fifth of the cost.
+
+    A row that is not as the pipeline writes it is an event of `event_of`: what should not have been let in must not stop
+    a reader.
+    """
+    out: list[Any] = []
+    columns, raw, unset, gender_and = _Columns, msgspec.Raw, msgspec.UNSET, _GENDER_AND
+    for row in rows:
+        event = columns(*row[:EXTRA])
+        event.shard = unset
+        if len(row) > EXTRA and (extra := row[EXTRA]):
+            gender = gender_and.get(row[GENDER])
+            # The shortest that can follow is one member: {"a":1}
+            if gender is None or len(extra) < 7 or extra[0] != "{" or extra[-1] != "}":
+                out.append(event_of(row))
+                continue
+            event.gender = raw(gender + extra[1:-1])
+        out.append(event)
+    return out
 
 
 # Where a row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low.

@@ -144,6 +144,8 @@ def learned(rows: Sequence[Row], stored: Stored, since: int, limits: Limits, clo
 def advanced(past: Past, found: Held) -> Past:
     """The past with all but the newest of the rows in its tally, once there are many of them."""
     if len(found.rows) <= _FOLD:
+        if (found.card, found.below) == (past.card, past.below):
+            return past
         return past._replace(card=found.card, below=found.below)
     cut = found.rows[KEEP][OCCURRED_AT] + 1
     folded = [row for row in found.rows if row[OCCURRED_AT] < cut]

@@ -5,7 +5,7 @@ Pure. A tally of some events and one of others add up to that of both, in any or
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clicktide.row import (
@@ -32,6 +32,7 @@ class Tally:
 
     __slots__ = (
         "age_range",
+        "best",
         "brands",
         "categories",
         "first",
@@ -53,6 +54,8 @@ class Tally:
         self.province: Known | None = None
         self.gender: Known | None = None
         self.age_range: Known | None = None
+        # The leading categories and brands, once someone has asked for them; None after a change.
+        self.best: tuple[list[str], list[str]] | None = None
 
     def copy(self) -> Tally:
         out = Tally()
@@ -63,6 +66,7 @@ class Tally:
 
     def add(self, rows: Iterable[Row]) -> Tally:
         """Adds the rows, in whatever order, and answers itself."""
+        self.best = None
         types, categories, brands = self.types, self.categories, self.brands
         for row in rows:
             kind, at = row[TYPE], row[OCCURRED_AT]
@@ -81,6 +85,7 @@ class Tally:
 
     def group(self, kind: str, category: str | None, brand: str | None, n: int, amount: int) -> None:
         """Adds `n` events of one type, category and brand, whose amounts come to `amount`."""
+        self.best = None
         _more(self.types, kind, n)
         if category is not None:
             _more(self.categories, category, n)
@@ -111,21 +116,26 @@ class Tally:
     def events(self) -> int:
         return sum(self.types.values())
 
-    def as_json(self) -> dict[str, Any]:
-        """The tally as a profile's members, but for the user's id."""
-        types = self.types
+    def as_json(self, newer: Sequence[Row] = ()) -> dict[str, Any]:
+        """The tally of its own events and those of `newer`, as a profile's members, but for the user's id. Changes nothing."""
+        more = Tally().add(newer)
+        if self.best is None:
+            self.best = (_leading(self.categories), _leading(self.brands))
+        counts = {t: self.types.get(t, 0) + more.types.get(t, 0) for t in TYPES}
+        first = [t.first for t in (self, more) if t.first is not None]
+        last = [t.last for t in (self, more) if t.last is not None]
         return {
-            "events": self.events,
-            "counts": {t: types.get(t, 0) for t in TYPES},
-            "spend": self.spend,
-            "refunds": self.refunds,
-            "categories": _top("category_id", self.categories),
-            "brands": _top("brand_id", self.brands),
-            "first_seen": self.first,
-            "last_seen": self.last,
-            "province": self.province and self.province[1],
-            "gender": self.gender[1] if self.gender else "unknown",
-            "age_range": self.age_range and self.age_range[1],
+            "events": sum(counts.values()),
+            "counts": counts,
+            "spend": self.spend + more.spend,
+            "refunds": self.refunds + more.refunds,
+            "categories": _top("category_id", self.categories, self.best[0], more.categories),
+            "brands": _top("brand_id", self.brands, self.best[1], more.brands),
+            "first_seen": min(first, default=None),
+            "last_seen": max(last, default=None),
+            "province": _newest(self.province, more.province, None),
+            "gender": _newest(self.gender, more.gender, "unknown"),
+            "age_range": _newest(self.age_range, more.age_range, None),
         }
 
 
@@ -133,8 +143,23 @@ def _more(counts: Counts, key: str, n: int) -> None:
     counts[key] = counts.get(key, 0) + n
 
 
-def _top(name: str, counts: Counts) -> list[dict[str, Any]]:
+def _newest(one: Known | None, other: Known | None, unknown: str | None) -> str | None:
+    if one is None or other is None:
+        known = one or other
+        return unknown if known is None else known[1]
+    return max(one, other)[1]
+
+
+def _leading(counts: Counts) -> list[str]:
+    """The keys of the `TOP` largest, and of those alike by name."""
     # Sorting bare numbers first is several times cheaper than comparing pairs of some hundred brands.
     least = sorted(counts.values(), reverse=True)[:TOP]
     best = [(-n, key) for key, n in counts.items() if n >= least[-1]] if least else []
-    return [{name: key, "events": -n} for n, key in sorted(best)[:TOP]]
+    return [key for _, key in sorted(best)[:TOP]]
+
+
+def _top(name: str, counts: Counts, leading: Sequence[str], more: Counts) -> list[dict[str, Any]]:
+    # Only what has grown can get before what leads already.
+    best = [(-counts.get(key, 0) - more.get(key, 0), key) for key in {*leading, *more}]
+    best.sort()
+    return [{name: key, "events": -n} for n, key in best[:TOP]]

@@ -48,7 +48,10 @@ def test_a_tally_does_not_depend_on_order_or_parts(rows, cut, rng):
     rng.shuffle(shuffled)
     first = Tally().add(shuffled[:cut])
     assert first.copy().add(shuffled[cut:]).as_json() == whole
-    # The copy left the first one alone.
+    # Newer rows need not be added, also once the leading names are known.
+    assert first.as_json(shuffled[cut:]) == whole
+    assert first.as_json(shuffled[cut:]) == whole
+    # Both left the first one alone.
     assert first.as_json() == Tally().add(shuffled[:cut]).as_json()
 
 
@@ -59,6 +62,24 @@ def test_the_top_ten_are_those_with_most_events_and_then_by_name():
     top = tally.as_json()["categories"]
     assert [c["category_id"] for c in top] == [f"c{i:02}" for i in range(2, 30, 3)]
     assert {c["events"] for c in top} == {3}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 40), max_size=150),
+    st.lists(st.integers(0, 40), max_size=25),
+    st.lists(st.integers(0, 40), max_size=9),
+)
+def test_newer_rows_change_who_leads(old, newer, newest):
+    """More names than the ten shown, so that one from far down can come up, and up again after it was added."""
+    rows = [
+        [row(f"{i}", i, category_id=f"c{n:02}", brand_id=f"b{n % 13}") for i, n in enumerate(part)]
+        for part in (old, newer, newest)
+    ]
+    tally = Tally().add(rows[0])
+    assert tally.as_json(rows[1]) == Tally().add(rows[0] + rows[1]).as_json()
+    tally.add(rows[1])
+    assert tally.as_json(rows[2]) == Tally().add(rows[2] + rows[1] + rows[0]).as_json()
 
 
 def newest_first(rows):

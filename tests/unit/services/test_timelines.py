@@ -1,12 +1,13 @@
 """Timelines: pages, cursors, and what Redis and SQL say together."""
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clicktide.read.events import event_of, position_of
+from clicktide.read.events import encode, event_of, position_of, shown
 from clicktide.read.timelines import BadCursor, Wanted, cursor_of, matching, merged, page, position_from
-from clicktide.row import COLUMNS, EXTRA
+from clicktide.row import AMOUNT, COLUMNS, EXTRA, GENDER, ITEM_ID, PROVINCE
 
 
 def row(event_id, at, kind="view"):
@@ -26,6 +27,38 @@ def test_an_event_has_its_fields_by_name_and_what_was_extra():
     assert event["attributes"] == {"a": 1}
     assert "shard" not in event
     assert "item_id" not in event
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_extras = st.dictionaries(
+    st.sampled_from(["device_id", "page", "attributes", "session_id"]),
+    _texts | st.dictionaries(_texts, st.none() | st.integers(-5, 5) | _texts, max_size=3),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.none() | _texts,
+    st.none() | _texts,
+    st.none() | st.integers(0, 2**62),
+    st.sampled_from(["female", "male", "unknown", 'other"', "", None]),
+    st.none() | _extras.map(lambda e: orjson.dumps(e).decode()) | st.sampled_from(["", "{}"]),
+    st.sampled_from([EXTRA, EXTRA + 1, len(COLUMNS)]),
+)
+def test_events_are_written_as_their_fields(item, province, amount, gender, extra, columns):
+    """Whatever stands in a row, and also in one that the pipeline would not have written."""
+    r = row('e"\\é', 5)
+    r[ITEM_ID], r[PROVINCE], r[AMOUNT], r[GENDER], r[EXTRA] = item, province, amount, gender, extra
+    if extra in ("", "{}"):
+        assert event_of(r).keys().isdisjoint({"extra", "device_id"})
+    r = r[:columns]
+    written = orjson.loads(encode({"events": shown([r, row("f", 6)])}))
+    expected = [event_of(x) if len(x) > EXTRA else _short(x) for x in (r, row("f", 6))]
+    assert written == {"events": expected}
+
+
+def _short(r):
+    return event_of([*r, None])
 
 
 @settings(max_examples=40, deadline=None)
