@@ -15,6 +15,7 @@ import typer
 
 from clicktide.errors import SettingError
 from clicktide.settings import ENV_PREFIX, Settings, from_environment, options_of
+from deploy.embedded.layout import laid_out
 from deploy.embedded.places import Places
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,8 @@ def settings_for(
     env = env or environ.get("TIDE_ENV") or "embedded"
     options = options_of(config_file(environ), env)
     if env == "embedded":
-        options.update(Places(data_dir(data_dir_given)).options())
+        places = Places(data_dir(data_dir_given))
+        options.update({**places.options(), **laid_out(places)})
         options.update((running(data_dir_given) or {}).get("options") or {})
     given = {k: v for k, v in environ.items() if k.startswith(ENV_PREFIX) and not _own(k)}
     return from_environment(given, options)

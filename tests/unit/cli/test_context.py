@@ -10,6 +10,8 @@ import pytest
 
 from cli import context
 from clicktide.errors import SettingError
+from clicktide.settings import Settings
+from clicktide.sql import SqlStore, migrate, sqlite_dsn
 from deploy.embedded import record
 from deploy.embedded.places import Places
 
@@ -35,6 +37,21 @@ def run_file(folder: Path, **more) -> None:
 
 def test_the_environment_s_options_are_read(config):
     assert context.settings_for("stack", environ=config).integer("slice.records") == 7
+
+
+def test_what_a_data_directory_was_laid_out_with_holds(config, tmp_path):
+    places = Places(tmp_path / "d")
+    places.root.mkdir()
+    shards = lambda: context.settings_for("embedded", places.root, config).integer("shards.count")
+    places.shards[0].touch()  # a start that got no further
+    assert shards() == Settings({}).integer("shards.count")
+    for path in places.shards:
+        migrate(sqlite_dsn(str(path)))
+    store = SqlStore(Settings({"sql.dsns": places.options()["tide.sql.dsns"], "shards.count": 4}))
+    store.prepare()
+    store.close()
+    assert shards() == 4
+    assert context.settings_for("stack", environ=config).integer("shards.count") != 4
 
 
 def test_a_variable_wins_over_config_json(config):

@@ -142,7 +142,8 @@ def test_any_bytes_are_taken_apart_or_refused(body, media_type):
     except ProblemError as e:
         code, found = e.code, []
     assert code in {None, "bad_body", "too_many_events"}
-    assert all(piece.strip() for piece in found)
+    # By JSON's blanks: a vertical tab, say, is a piece, which the parser refuses.
+    assert all(piece.strip(b" \t\r\n") for piece in found)
     assert bool(found) == (code is None)
 
 
