@@ -42,7 +42,10 @@ def test_the_environment_s_options_are_read(config):
 def test_what_a_data_directory_was_laid_out_with_holds(config, tmp_path):
     places = Places(tmp_path / "d")
     places.root.mkdir()
-    shards = lambda: context.settings_for("embedded", places.root, config).integer("shards.count")
+
+    def shards():
+        return context.settings_for("embedded", places.root, config).integer("shards.count")
+
     places.shards[0].touch()  # a start that got no further
     assert shards() == Settings({}).integer("shards.count")
     for path in places.shards:
