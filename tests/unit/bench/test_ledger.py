@@ -246,6 +246,19 @@ def test_a_wrong_timeline(world, full, how, words):
     assert words in "\n".join(world.report().lines())
 
 
+def test_the_time_of_an_entry_is_judged_where_the_truth_knows_it(world):
+    user = busy(world, full=True)
+    last = world.redis.timelines[user][-1]
+    world.redis.timelines[user][-1] = last._replace(score=last.score + 1, occurred_at=last.occurred_at + 1)
+    assert "SQL at" in "\n".join(world.report().lines())
+    # An event of an earlier run, sent again with another time while Redis was away.
+    fact = world.expected.facts.pop(last.event_id)
+    assert TIMELINES not in world.failed()
+    world.expected.facts[last.event_id] = fact
+    world.expected.other_times[last.event_id] = {last.occurred_at + 1}
+    assert TIMELINES not in world.failed()
+
+
 def test_a_timeline_may_have_left_redis_after_its_time():
     world = World(SENT, Settings({"timeline.length": 15, "timeline.ttl_h": 1}))
     for user in world.sql.users.values():
