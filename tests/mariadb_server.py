@@ -119,6 +119,8 @@ class MariaDbServer:
     def pause(self) -> None:
         """It neither answers nor closes its connections, until `resume`."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one by one; on a busy machine one may answer a question meanwhile.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 import redis
+from chromium import chromium
 from redis_server import running
 
 from clicktide import topics
@@ -27,7 +27,6 @@ from services.server import check_address
 
 pytestmark = [pytest.mark.web, pytest.mark.embedded]
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +112,12 @@ def page(tmp_path, server):
 
 @contextmanager
 def browser(width=1280, height=900, locale="en-US"):
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is not there: apt-get install chromium")
-        pytest.skip("chromium is not there")
+    program = chromium()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = chromium.new_context(viewport={"width": width, "height": height}, locale=locale)
+        launched = p.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        context = launched.new_context(viewport={"width": width, "height": height}, locale=locale)
         tab = context.new_page()
         tab.set_default_timeout(30_000)
         errors: list[str] = []
@@ -129,7 +125,7 @@ def browser(width=1280, height=900, locale="en-US"):
         tab.on("console", lambda m: errors.append(m.text) if "Content Security Policy" in m.text else None)
         yield tab
         assert errors == []
-        chromium.close()
+        launched.close()
 
 
 def wait_text(tab, selector, text):

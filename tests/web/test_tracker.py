@@ -5,9 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
-import os
 import secrets
-import shutil
 import statistics
 import threading
 import time
@@ -15,11 +13,11 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from chromium import chromium
 from integration.demo.demo_process import demo
 
 pytestmark = [pytest.mark.web, pytest.mark.embedded, pytest.mark.timeout(240)]
 RUN = secrets.token_hex(3)  # so that users are new, whatever the system has seen
-CHROMIUM = shutil.which("chromium")
 MARK_MS, BOUND_MS = 300, 10_000  # the mark is for an idle machine, the bound for any
 PAGE = """<!doctype html><title>Shop</title>
 <script>window.tide = window.tide || function () { (tide.q = tide.q || []).push(arguments) }; const RUN = '%(run)s'; %(calls)s</script>
@@ -70,10 +68,7 @@ def shop(system):
 @contextmanager
 def browser(folder, **preferences):
     """A tab of a new profile with these preferences; fails at the end if the page saw an error."""
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is not there: apt-get install chromium")
-        pytest.skip("chromium is not there")
+    program = chromium()
     from playwright.sync_api import sync_playwright
 
     home = folder / "profile"
@@ -81,7 +76,7 @@ def browser(folder, **preferences):
     (home / "Default" / "Preferences").write_text(json.dumps(preferences), "utf-8")
     with sync_playwright() as p:
         context = p.chromium.launch_persistent_context(
-            str(home), executable_path=CHROMIUM, args=["--no-sandbox"], headless=True
+            str(home), executable_path=program, args=["--no-sandbox"], headless=True
         )
         context.set_default_timeout(30_000)
         tab = context.pages[0]
