@@ -46,7 +46,7 @@ class StackSettings:
     redis_memory_mb: int = _megabytes(1024, "Redis refuses writes beyond this, MiB")
     mariadb_1_port: int = _port(13306, "port of the first MariaDB server")
     mariadb_2_port: int = _port(13307, "port of the second MariaDB server")
-    mariadb_buffer_mb: int = _megabytes(128, "InnoDB buffer pool of each MariaDB server, MiB")
+    mariadb_buffer_mb: int = _megabytes(256, "InnoDB buffer pool of each MariaDB server, MiB")
     zookeeper_port: int = _port(12181, "ZooKeeper's client port")
     nimbus_port: int = _port(6627, "Nimbus' Thrift port")
     supervisor_port: int = _port(6628, "the supervisor's Thrift port")
