@@ -48,7 +48,7 @@ class BulkConnection(Connection):  # type: ignore[misc]  # PyMySQL has no types
 
     def _prepared(self, sql: str) -> int:
         """The statement's number; prepared once a connection."""
-        known: dict[str, int] = self.__dict__.setdefault("_statements", {})
+        known = self._statements
         if sql not in known:
             self._execute_command(_PREPARE, sql)
             number, columns, parameters = struct.unpack_from("<xIHH", self._read_packet().get_all_data())
@@ -61,7 +61,7 @@ class BulkConnection(Connection):  # type: ignore[misc]  # PyMySQL has no types
 
     def connect(self, sock: Any = None) -> None:
         self._greeting, self.bulk = None, False
-        self.__dict__.pop("_statements", None)
+        self._statements: dict[str, int] = {}  # by their text; a new session knows none
         super().connect(sock)
 
     def _get_server_information(self) -> None:
