@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from clicktide.errors import StoreError
 from clicktide.pseudonym import stored_id
 from clicktide.read import past as pasts
 from clicktide.read import timelines
+from clicktide.read.accounts import Ask
 from clicktide.read.past import Held, Limits, Past, Stored
 from clicktide.read.tally import Tally
 from clicktide.read.timelines import Page, Wanted
@@ -22,7 +23,11 @@ from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
 from clicktide.sql import Cursor
+from services.query.accounts import Accounts
 from services.query.stores import Stores
+
+if TYPE_CHECKING:
+    from clicktide.sql import SqlStore
 
 _REMEMBERED = 50_000
 
@@ -35,10 +40,12 @@ class Histories:
     ) -> None:
         self._stores, self._now_ms, self._clock = stores, now_ms, clock
         self._namespace = settings.text("redis.namespace")
-        self._shards = settings.integer("shards.count")
+        # The hash costs as much as a whole layer of the request; who was asked for is asked for again.
+        self._shard_of = lru_cache(_REMEMBERED)(partial(shard_of, shards=settings.integer("shards.count")))
         # Callers name a person as the events do; the stores may know a pseudonym.
         self._stored_as = partial(stored_id, settings)
         self._limits = Limits.of(settings)
+        self._accounts = Accounts(stores)
         self._pasts: OrderedDict[str, Past] = OrderedDict()
 
     # Pages
@@ -46,7 +53,7 @@ class Histories:
     async def page(self, user_id: str, wanted: Wanted) -> Page:
         """The page; it has what one store knows where the other is away."""
         user_id = self._stored_as(user_id)
-        shard = shard_of(user_id, self._shards)
+        shard = self._shard_of(user_id)
         matching: list[Row] = []
         redis_error: StoreError | None = None
         try:
@@ -88,16 +95,21 @@ class Histories:
         past = self._pasts.get(user_id)
         if past is None or card < past.card or self._clock() - past.made > pasts.good_for(past):
             try:
-                past = await self._learn(shard, user_id)
+                past = await self._learn(shard, user_id, empty=card == 0)
             except StoreError:
                 return False, False
         whole = past is not None and past.whole
         return whole, whole
 
     async def is_erased(self, user_id: str) -> bool:
-        """Whether the user was erased; raises `StoreError` where nobody can say."""
+        """Whether the user of whom nothing was found was erased, as SQL said some seconds ago at most. Raises `StoreError`
+        where nobody can say."""
         user_id = self._stored_as(user_id)
-        return await self._stores.is_erased(shard_of(user_id, self._shards), user_id)
+        past = self._pasts.get(user_id)
+        if past is not None and past.empty and self._clock() - past.made <= pasts.good_for(past):
+            return past.erased
+        shard = self._shard_of(user_id)
+        return (await self._accounts.of(Ask(shard, user_id, self._now_ms(), None))).erased
 
     # Tallies
 
@@ -105,7 +117,7 @@ class Histories:
         """What all of the user's events come to, as a tally (not to be changed) and rows that are not in it; and whether that
         is exact: no event that came late, no store is missing."""
         user_id = self._stored_as(user_id)
-        shard = shard_of(user_id, self._shards)
+        shard = self._shard_of(user_id)
         try:
             past = self._pasts.get(user_id)
             found: Held | None = None
@@ -115,7 +127,7 @@ class Histories:
                 return await self._tally_anew(shard, user_id)
         except StoreError:
             # Redis is away; its part is in SQL too.
-            return (await self._stored(shard, user_id, None, None)).tally, [], True
+            return await self._all(shard, user_id), [], True
         self._remember(user_id, pasts.advanced(past, found))
         exact = found.card < self._limits.length
         return past.tally, found.rows, exact
@@ -129,7 +141,7 @@ class Histories:
             past = await self._learned(shard, user_id, found.rows)
             if past is None:
                 # Redis lacks events that SQL has: what waits for it comes by the retry topics.
-                return (await self._stored(shard, user_id, None, None)).tally, [], True
+                return await self._all(shard, user_id), [], True
         except StoreError:
             if not found.rows:
                 raise
@@ -137,13 +149,19 @@ class Histories:
         newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
         return past.tally, newer, not past.trimmed
 
-    async def _learn(self, shard: int, user_id: str) -> Past | None:
-        found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
-        return await self._learned(shard, user_id, found.rows)
+    async def _learn(self, shard: int, user_id: str, *, empty: bool = False) -> Past | None:
+        """`empty`: Redis has just said that it holds nothing."""
+        rows: list[Row] = []
+        if not empty:
+            rows = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).rows
+        return await self._learned(shard, user_id, rows)
 
     async def _learned(self, shard: int, user_id: str, rows: list[Row]) -> Past | None:
         since = pasts.asked_since(rows, self._limits, self._now_ms())
-        stored = await self._stored(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
+        ask = Ask(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
+        account = await self._accounts.of(ask)
+        tally = await self._tally_before(shard, user_id, since) if account.older else Tally()
+        stored = Stored(tally, account.inside, account.erased)
         past = pasts.learned(rows, stored, since, self._limits, self._clock())
         if past is not None:
             self._remember(user_id, past)
@@ -151,10 +169,12 @@ class Histories:
             self._pasts.pop(user_id, None)
         return past
 
-    async def _stored(self, shard: int, user_id: str, since: int | None, newest: int | None) -> Stored:
-        def ask(sql: Any) -> Stored:
-            found: Stored = sql.at_owner(shard, lambda c: pasts.stored(c, shard, user_id, since, newest))
-            return found
+    async def _all(self, shard: int, user_id: str) -> Tally:
+        return await self._tally_before(shard, user_id, None)
+
+    async def _tally_before(self, shard: int, user_id: str, since: int | None) -> Tally:
+        def ask(sql: SqlStore) -> Tally:
+            return sql.at_owner(shard, lambda c: pasts.tally_before(c, shard, user_id, since))
 
         return await self._stores.sql(self._stores.dsn_of(shard), ask)
 

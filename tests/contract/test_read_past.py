@@ -6,6 +6,7 @@ import pytest
 from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
 from clicktide.read import past
+from clicktide.read.accounts import MOST, Ask, accounts
 from clicktide.read.tally import Tally
 
 SHARD = 2
@@ -41,16 +42,18 @@ def rows(store):
     return rows
 
 
-def asked(store, since, newest):
-    return store.at_owner(SHARD, lambda c: past.stored(c, SHARD, "u", since, newest))
+def asked(store, since, newest, user="u"):
+    (found,) = store.at_owner(SHARD, lambda c: accounts(c, [Ask(SHARD, user, since, newest)]))
+    return found
 
 
 @pytest.mark.parametrize("since", [None, 1000, 1001, 1030, 1060])
 def test_the_tally_is_that_of_the_rows_before(store, rows, since):
     before = [r for r in rows if since is None or r[3] < since]
-    found = asked(store, since, None)
-    assert found.tally.as_json() == Tally().add(before).as_json()
-    assert found.inside == 0
+    found = store.at_owner(SHARD, lambda c: past.tally_before(c, SHARD, "u", since))
+    assert found.as_json() == Tally().add(before).as_json()
+    if since is not None:
+        assert asked(store, since, None) == (len(before), 0, False)
 
 
 def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):
@@ -63,5 +66,22 @@ def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):
 
 def test_of_another_user_there_is_nothing(store, rows):
     assert rows
-    found = store.at_owner(SHARD, lambda c: past.stored(c, SHARD, "nobody", 5000, 9000))
-    assert (found.tally.events, found.inside) == (0, 0)
+    assert asked(store, 5000, 9000, "nobody") == (0, 0, False)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, MOST, MOST + 5])
+def test_those_who_ask_together_get_their_own_answers(store, rows, n):
+    assert rows
+    store.entomb(SHARD, "gone", 1)
+    store.entomb(SHARD, "back", 1)
+    store.entomb(SHARD, "back", 2, lifted=True)
+    several = [
+        (Ask(SHARD, "u", 1010, 1019), (10, 10, False)),
+        (Ask(SHARD, "gone", 1010, None), (0, 0, True)),
+        (Ask(SHARD, "u", 1059, 5000), (59, 1, False)),
+        (Ask(SHARD, "back", 1010, 1019), (0, 0, False)),
+        (Ask(SHARD, "other", 1010, None), (1, 0, False)),
+    ]
+    chosen = [several[i % len(several)] for i in range(n)]
+    found = store.at_owner(SHARD, lambda c: accounts(c, [ask for ask, _ in chosen]))
+    assert found == [account for _, account in chosen]

@@ -19,7 +19,7 @@ from clicktide.read.plan import Command, Read
 from clicktide.read.tally import Tally
 from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
-from clicktide.sql.schema import events, stored_events
+from clicktide.sql.schema import events
 
 KEEP = 8  # so many of the newest events stay outside a tally: late ones among them cost nothing
 _FOLD = 32
@@ -60,7 +60,8 @@ class Held(NamedTuple):
 class Past(NamedTuple):
     """`tally` is of all events before `cut` (ms); `older` of them, before `since`, are in SQL only.
 
-    `below` and `card` are what Redis held when it was made, at `made` (monotonic s); `trimmed`: Redis held no more than it may.
+    `below` and `card` are what Redis held when it was made, at `made` (monotonic s); `trimmed`: Redis held no more than it may;
+    `erased`: the user was, then.
     """
 
     since: int
@@ -71,6 +72,12 @@ class Past(NamedTuple):
     card: int
     made: float
     trimmed: bool
+    erased: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing of the user."""
+        return self.card == 0 and self.older == 0
 
     @property
     def whole(self) -> bool:
@@ -79,10 +86,12 @@ class Past(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has."""
+    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has;
+    `erased`: the user's events are dropped."""
 
     tally: Tally
     inside: int
+    erased: bool = False
 
 
 def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held]:
@@ -104,7 +113,7 @@ def good_for(past: Past) -> float:
     """For how long (s) it may be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
     if past.trimmed:
         return _TRIMMED_S
-    return _WHOLE_S if past.card or past.older else _EMPTY_S
+    return _EMPTY_S if past.empty else _WHOLE_S
 
 
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
@@ -135,9 +144,9 @@ def learned(rows: Sequence[Row], stored: Stored, since: int, limits: Limits, clo
     if stored.inside > len(inside):
         return None
     below = len(rows) - len(inside)
-    past = Past(
-        since, stored.tally.events, since, stored.tally, below, len(rows), clock, len(rows) >= limits.length
-    )
+    full = len(rows) >= limits.length
+    tally = stored.tally
+    past = Past(since, tally.events, since, tally, below, len(rows), clock, full, stored.erased)
     return advanced(past, Held(len(rows), below, inside))
 
 
@@ -153,18 +162,9 @@ def advanced(past: Past, found: Held) -> Past:
     return past._replace(cut=cut, tally=tally, below=found.below + len(folded), card=found.card)
 
 
-def stored(connection: Connection, shard: int, user_id: str, since: int | None, newest: int | None) -> Stored:
-    """What SQL has of a user: all of it where `since` is None. Mostly that is one look into the index."""
-    whose = {"shard": shard, "user_id": user_id}
-    if since is None:
-        return Stored(_tally(connection, {**whose, "since": _NEVER}), 0)
-    last = since if newest is None else max(since, newest)
-    total, older = connection.execute(_HOW_MANY, {**whose, "since": since, "last": last}).one()
-    inside = 0 if newest is None else int(total) - int(older)
-    return Stored(_tally(connection, {**whose, "since": since}) if older else Tally(), inside)
-
-
-def _tally(connection: Connection, given: dict[str, Any]) -> Tally:
+def tally_before(connection: Connection, shard: int, user_id: str, since: int | None) -> Tally:
+    """What SQL's events of a user before `since` (ms) come to, of all of them where it is None."""
+    given = {"shard": shard, "user_id": user_id, "since": _NEVER if since is None else since}
     tally = Tally()
     for kind, category, brand, count, total, first, last in connection.execute(_GROUPS, given):
         tally.group(kind, category, brand, int(count), int(total))
@@ -177,29 +177,22 @@ def _tally(connection: Connection, given: dict[str, Any]) -> Tally:
 
 # Made once: making them anew costs ten times what they cost in the server.
 _NEVER = 2**62
-_N = sa.func.count()
-
-
-def _before(columns: Any) -> tuple[sa.ColumnElement[bool], ...]:
-    mine = (columns.shard == sa.bindparam("shard"), columns.user_id == sa.bindparam("user_id"))
-    return (*mine, columns.occurred_at < sa.bindparam("since"))
-
-
-# The table, for its index has all that this asks; the view decodes a body for each row.
-_T, _C = stored_events.c, events.c
-_HOW_MANY = sa.select(_N, sa.func.count(sa.case((_T.occurred_at < sa.bindparam("since"), 1)))).where(
-    *_before(_T)[:2], _T.occurred_at <= sa.bindparam("last")
+_C = events.c
+_BEFORE = (
+    _C.shard == sa.bindparam("shard"),
+    _C.user_id == sa.bindparam("user_id"),
+    _C.occurred_at < sa.bindparam("since"),
 )
 _NAMES = (_C.type, _C.category_id, _C.brand_id)
 _TIMES = (sa.func.min(_C.occurred_at), sa.func.max(_C.occurred_at))
 _GROUPS = (
-    sa.select(*_NAMES, _N, sa.func.coalesce(sa.func.sum(_C.amount), 0), *_TIMES)
-    .where(*_before(_C))
+    sa.select(*_NAMES, sa.func.count(), sa.func.coalesce(sa.func.sum(_C.amount), 0), *_TIMES)
+    .where(*_BEFORE)
     .group_by(*_NAMES)
 )
 _NEWEST = (
     sa.select(_C.occurred_at, _C.province, _C.gender, _C.age_range)
-    .where(*_before(_C))
+    .where(*_BEFORE)
     .order_by(_C.occurred_at.desc())
     .limit(_KNOWN_ROWS)
 )
