@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from services.access import exposure
 from services.application import ROLES, Services, now_ms
 from services.server import Bounds, Tls, raise_file_limit, serve
 
+_SWITCH_S = 0.0005
+# An answer makes some hundred containers, and hardly one of them needs the collector.
+_GARBAGE = (20_000, 20, 20)
 _PORTS = {"query": "http.query_port", "dashboard": "http.dashboard_port"}
 
 
@@ -80,6 +85,7 @@ def run(
 
     def make() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
         services = Services(settings, roles)
+        _tune_interpreter()
         return services.app, services.stop
 
     shown = f"[{host}]" if ":" in host else host
@@ -89,6 +95,16 @@ def run(
 
     bounds = Bounds(connections, settings.number("http.idle_timeout_s"), settings.number("http.drain_s"))
     serve(make, host, port, bounds, ready, tls)
+
+
+def _tune_interpreter() -> None:
+    """For answers in milliseconds: threads that ask SQL take turns with the loop more often, and what lives as long as the process is
+    not searched for garbage. docs/decisions/0008-queries.md has the figures."""
+    # A thread that wants its turn asks for it after so long; by default, 5 ms, a look into SQL took a few such waits.
+    sys.setswitchinterval(_SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 def _line(roles: Sequence[str], url: str) -> str:
