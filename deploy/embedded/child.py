@@ -26,7 +26,8 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Child:
-    """`ready` says whether it answers; `grace_s` is how long it may take to end in order."""
+    """`ready` says whether it answers; `grace_s` is how long it may take to end in order; by `nice` it gives way to others
+    where the cores do not suffice for all."""
 
     name: str
     command: Sequence[str]
@@ -34,6 +35,7 @@ class Child:
     environ: Mapping[str, str]
     ready: Callable[[], bool]
     grace_s: float = 5.0
+    nice: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)  # since it last ran steadily
     started_at: float = field(default=0.0, init=False)
@@ -50,6 +52,7 @@ class Child:
                 _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:  # it died between fork and here
                     os._exit(1)
+            os.nice(self.nice)
 
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -17,6 +17,8 @@ from deploy.embedded.places import Places
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOPOLOGIES = ("events", "redrive")
+# Where the cores do not suffice, slices wait rather than whoever asks: an answer is due in milliseconds, a slice in tenths of a second.
+GIVE_WAY = 5
 HOST = "127.0.0.1"
 
 
@@ -97,6 +99,7 @@ def topology(places: Places, name: str, settings: Settings, environ: Mapping[str
         environ=environ,
         ready=newer_file(stats),
         grace_s=15.0,
+        nice=GIVE_WAY,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,20 @@ from deploy.embedded.relay import BURST, EVERY_S, Relay
 
 def child(log: Path) -> Child:
     return Child("made", ["true"], log, {}, lambda: True)
+
+
+# -- processes
+
+
+def test_a_process_that_is_to_give_way_does(tmp_path):
+    log = tmp_path / "log"
+    made = Child(
+        "made", [sys.executable, "-c", "import os; print(os.nice(0))"], log, {}, lambda: True, nice=3
+    )
+    made.start(0.0)
+    assert made.process is not None
+    made.process.wait(20)
+    assert int(log.read_text()) == os.nice(0) + 3
 
 
 # -- the data directory
