@@ -9,6 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -17,12 +20,14 @@ from deploy.stack import debian
 from deploy.stack.errors import StackError
 from deploy.stack.process import descendants, every_process, record_of, stop
 from deploy.stack.settings import StackSettings, settings_from
+from deploy.storm import building
 from deploy.storm.home import ensure_home
 from deploy.storm.shell import official_storm, shell_variables, worker_environment
 
 # Commands of streamparse that build a jar; `run` starts a Storm besides.
 BUILDING = ("run", "submit", "jar")
 STOP_SECONDS = 10
+_POLL_SECONDS = 0.1
 
 
 def sparse(args: list[str]) -> int:
@@ -38,19 +43,45 @@ def sparse(args: list[str]) -> int:
         print(f"tide sparse: {error}", file=sys.stderr)
         return 1
     command = [str(Path(sys.executable).with_name("sparse")), *args]
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        child = subprocess.Popen(command, env=environment)
+        if not _builds(args) or (args[0] == "run" and official_storm(os.environ) is not None):
+            return _run(command, environment)
+        with building.turn(Path.cwd(), _say) as end_turn, tempfile.TemporaryDirectory() as folder:
+            taken = Path(folder, "waiting")
+            taken.touch()
+            return _run(command, {**environment, building.TAKEN: str(taken)}, taken, end_turn)
     except FileNotFoundError:
         print(
             f"tide sparse: {command[0]} is missing; install streamparse beside this Python", file=sys.stderr
         )
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(
+    command: list[str],
+    environment: dict[str, str],
+    taken: Path | None = None,
+    end_turn: Callable[[], None] | None = None,
+) -> int:
+    """Its exit code; `end_turn` is called once `taken` is gone. Ctrl-C ends all that it has started."""
+    child = subprocess.Popen(command, env=environment)
     try:
+        while taken is not None and end_turn is not None and child.poll() is None:
+            if not taken.exists():
+                end_turn()
+                break
+            time.sleep(_POLL_SECONDS)
         return _code(child.wait())
     except KeyboardInterrupt:
         _end(child)
-        return 130
+        raise
+
+
+def _builds(args: list[str]) -> bool:
+    return bool(args) and args[0] in BUILDING and not {"-h", "--help"} & set(args)
 
 
 def _environment(args: list[str]) -> str | None:
@@ -65,7 +96,7 @@ def _environment(args: list[str]) -> str | None:
 
 def _make_ready(args: list[str], settings: StackSettings) -> None:
     """Have lein, Java and a Storm, as far as the command needs them."""
-    if not args or args[0] not in BUILDING or {"-h", "--help"} & set(args):
+    if not _builds(args):
         return
     needed = ["java", "lein"]
     running = args[0] == "run" and official_storm(os.environ) is None

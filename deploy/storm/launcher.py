@@ -17,6 +17,7 @@ from typing import NoReturn
 from deploy.stack.errors import StackError
 from deploy.stack.java import java_argv
 from deploy.stack.settings import StackSettings, settings_from
+from deploy.storm.building import take
 from deploy.storm.home import STORM_VERSION, ensure_home
 from deploy.storm.loopback import loopback_environment
 from deploy.storm.shell import component_environment
@@ -154,20 +155,21 @@ def main(arguments: Sequence[str]) -> int:
 def _call(settings: StackSettings, verb: str, rest: list[str]) -> list[str]:
     """The java command of a verb."""
     home: Callable[[], Path] = lambda: ensure_home(settings, _say)  # noqa: E731 - only once the verb is known
+    jar: Callable[[str], str] = lambda path: take(_jar(path), settings.folder("jars-in-use"), os.environ)  # noqa: E731
     if verb in COMMANDS:
         return client_argv(home(), COMMAND + COMMANDS[verb], rest)
     if verb == "local" and rest[:1] == ["--local-ttl"]:
         _require(rest, 4, "storm local [--local-ttl SECONDS] JAR CLASS [ARG...]")
-        return local_argv(home(), _jar(rest[2]), rest[3:], local_seconds(rest[1]))
+        return local_argv(home(), jar(rest[2]), rest[3:], local_seconds(rest[1]))
     if verb == "local":
         _require(rest, 2, "storm local [--local-ttl SECONDS] JAR CLASS [ARG...]")
-        return local_argv(home(), _jar(rest[0]), rest[1:], 20)
+        return local_argv(home(), jar(rest[0]), rest[1:], 20)
     if verb == "jar":
         _require(rest, 2, "storm jar JAR CLASS [ARG...]")
         flux = split_flux_local(rest[1:])
         if flux is not None:
-            return local_argv(home(), _jar(rest[0]), *flux)
-        return jar_argv(home(), _jar(rest[0]), rest[1:])
+            return local_argv(home(), jar(rest[0]), *flux)
+        return jar_argv(home(), jar(rest[0]), rest[1:])
     raise StackError(f"no verb {verb!r}; `storm help` lists them")
 
 

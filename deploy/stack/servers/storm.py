@@ -22,6 +22,7 @@ from deploy.storm.home import ensure_home, storm_home
 from deploy.storm.loopback import loopback_environment
 from deploy.storm.shell import component_environment
 
+GIVE_WAY = "5"
 SHADE = "org.apache.storm.shade."
 
 
@@ -119,6 +120,10 @@ class Supervisor(StormDaemon):
 
     def __init__(self, settings: StackSettings) -> None:
         super().__init__("supervisor", settings.supervisor_port, settings)
+
+    def argv(self) -> list[str]:
+        # Its workers inherit it: on a machine that has the stores and services too, slices wait rather than whoever asks.
+        return ["nice", "-n", GIVE_WAY, *super().argv()]
 
     def answers(self) -> bool:
         if not accepts(self.port):
