@@ -8,7 +8,7 @@
 -- KEYS[1]  the shard's key prefix
 -- ARGV[1]  now (s); 0 asks this server, so that workers whose clocks disagree still agree on the generation
 -- ARGV[2]  the window (s)
--- ARGV[3]  hashes a generation
+-- ARGV[3]  hashes of a generation that begins now
 -- ARGV[4]  for each record 12 bytes of field and 22 of claim (8 of fingerprint, 14 of place), with nothing between
 -- ARGV[5]  msgpack: [counts, timelines, length, timeline ttl, visitors]; times in seconds
 --   counts     list of [key, ttl or 0, flat list of (field, increment as text)]
@@ -20,7 +20,7 @@
 --          flat list of (position from 0, verdict) of those that are not fresh: 0 this very record was applied before,
 --          1 another record with the same content was, 2 one with other content; empty when all is applied now
 local p = KEYS[1]
-local now, window, buckets, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local now, window, claims = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local call, whole, sub, byte = redis.call, string.format, string.sub, string.byte
 if now == 0 then now = tonumber(call('TIME')[1]) end
 local a = cmsgpack.unpack(ARGV[5])
@@ -47,17 +47,27 @@ local ttl = (generation + 2) * window - now + 1
 local claims_of = string.gsub(p, '%%', '%%%%') .. 'c:'
 local current = claims_of .. generation .. ':%d'
 local previous = claims_of .. (generation - 1) .. ':%d'
-local has_previous = call('EXISTS', p .. 'c:' .. (generation - 1)) == 1
--- One character a hash: '1' where its expiry is set. Saves asking for it at every claim.
+-- A generation's marker has one character a hash: '1' where its expiry is set, which saves asking for it at every claim. So its
+-- length says how many hashes the generation began with, whatever the setting is now. (Earlier releases wrote it
+-- only as far as the last hash in use: the next power of two is right for them as well.)
 local marker = p .. 'c:' .. generation
 local expiring = call('GET', marker)
+local function hashes(length)
+  local count = 1
+  while count < length do count = 2 * count end
+  return count
+end
+local buckets = expiring and hashes(#expiring) or tonumber(ARGV[3])
+local previous_length = call('STRLEN', p .. 'c:' .. (generation - 1))
+local has_previous, previous_buckets = previous_length > 0, hashes(previous_length)
 
 local answer, homes, fields, fresh = {}, {}, {}, {}
 for i = 1, #claims, 34 do
   local field, claim = sub(claims, i, i + 11), sub(claims, i + 12, i + 33)
   local high, low = byte(claims, i, i + 1)
-  local bucket = (high * 256 + low) % buckets
-  local old = has_previous and call('HGET', whole(previous, bucket), field)
+  local place = high * 256 + low
+  local bucket = place % buckets
+  local old = has_previous and call('HGET', whole(previous, place % previous_buckets), field)
   if not old then
     local home = whole(current, bucket)
     if call('HSETNX', home, field, claim) == 1 then
@@ -77,6 +87,7 @@ if #answer > 0 then
   return answer
 end
 
+if not expiring then call('SETRANGE', marker, buckets - 1, '0') end
 for bucket, home in pairs(fresh) do
   call('EXPIRE', home, ttl)
   call('SETRANGE', marker, bucket, '1')

@@ -44,8 +44,8 @@ def box(server):
 class Box:
     """One namespace of the server, and what is in it."""
 
-    def __init__(self, url, **given):
-        self.name = f"t{next(_names)}"
+    def __init__(self, url, name=None, **given):
+        self.name = name or f"t{next(_names)}"
         self.settings = Settings(
             {"redis.url": url, "redis.namespace": self.name, "redis.timeout_s": 2, **given}
         )
@@ -236,6 +236,29 @@ def test_a_claim_is_remembered_for_the_window_and_not_for_ever(server, made_at):
     for later in (0, 1, WINDOW // 2, WINDOW):
         assert box.store(base + made_at + later).apply([moved(r, 9)]).duplicates == {0}, later
     assert box.store(base + made_at + 2 * WINDOW).apply([moved(r, 9)]) == FRESH
+
+
+@pytest.mark.parametrize("earlier_release", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(256, 4096), (4096, 256), (1, 2), (64, 64)])
+def test_the_number_of_hashes_may_be_changed_at_any_time(server, before, after, earlier_release):
+    window = {"claims.window_h": WINDOW / 3600}
+    box = Box(server.url, **window, **{"claims.buckets": before})
+    base = 1000 * WINDOW
+    rows = [row(f"e{i}", offset=i) for i in range(300)]
+    again = [moved(r, 1000 + i) for i, r in enumerate(rows)]
+    box.store(base).apply(rows)
+    if earlier_release:  # its mark went only as far as the last hash in use
+        (mark,) = [k for k in box.state() if k.endswith(f"}}:c:{base // WINDOW}".encode())]
+        value = box.client.get(mark)
+        box.client.set(mark, value[: value.rindex(b"1") + 1], keepttl=True)
+    box = Box(server.url, box.name, **window, **{"claims.buckets": after})
+    assert len(box.store(base + WINDOW - 1).apply(again).duplicates) == 300
+    assert len(box.store(base + WINDOW).apply(again).duplicates) == 300, "in the generation before"
+    more = [row(f"f{i}", offset=i) for i in range(300)]
+    assert box.store(base + WINDOW).apply(more) == FRESH
+    assert len(box.store(base + 2 * WINDOW - 1).apply([moved(r, 5000) for r in more]).duplicates) == 300
+    mark = f"}}:c:{base // WINDOW + 1}".encode()
+    assert {len(v) for k, v in box.state().items() if k.endswith(mark)} == {after}
 
 
 def test_claims_expire_by_themselves(server):
