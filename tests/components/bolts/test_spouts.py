@@ -153,7 +153,7 @@ def test_poison_goes_to_the_divert_bolt(tmp_path, log, monkeypatch):
     assert emit["stream"] == "failed"
     found = held(emit, Failures)
     assert found.place.topic == "tide.events"
-    ((offset, stage, kind, code, _),) = found.failures
+    ((offset, stage, kind, code, *_),) = found.failures
     assert (offset, stage, kind, code) == (0, "poison", "fatal", "poison")
 
 

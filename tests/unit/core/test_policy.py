@@ -30,8 +30,17 @@ def least(low, _high):
     return low
 
 
-def decide(kind, attempt=0, tier=None, first_failed_at=NOW, now=NOW, uniform=most, code="store_unavailable"):
-    return POLICY.decide(kind, code, attempt, tier, first_failed_at, now, uniform)
+def decide(
+    kind,
+    attempt=0,
+    tier=None,
+    first_failed_at=NOW,
+    now=NOW,
+    uniform=most,
+    code="store_unavailable",
+    away_s=0.0,
+):
+    return POLICY.decide(kind, code, attempt, tier, first_failed_at, now, uniform, away_s)
 
 
 def test_the_events_own_fault_is_dead_at_once():
@@ -76,7 +85,52 @@ def test_parking_comes_down_from_a_tier_above():
     assert decide(STORE_WIDE, tier="10m").topic == "retry.1m"
 
 
-@pytest.mark.parametrize("kind", [TRANSIENT, STORE_WIDE, UNKNOWN])
+@pytest.mark.parametrize(
+    ("away_s", "tier", "parked"),
+    [
+        (0.0, None, "1s"),
+        (1.0, None, "1s"),
+        (1.1, None, "10s"),
+        (10.0, None, "10s"),
+        (10.1, None, "1m"),
+        (86_400.0, None, "1m"),
+        (0.5, "1s", "10s"),
+        (11.0, "1s", "1m"),
+        (0.0, "10s", "1m"),
+        (0.5, "1m", "1m"),
+        (30.0, "10m", "1m"),
+    ],
+)
+def test_parked_by_how_long_the_store_has_been_away(away_s, tier, parked):
+    """A hiccup's records are back as soon as ever; a dead store's are written about once."""
+    verdict = decide(STORE_WIDE, tier=tier, away_s=away_s)
+    assert verdict.topic == f"retry.{parked}"
+    assert verdict.attempt == 0
+
+
+def test_only_what_is_parked_goes_by_how_long_the_store_has_been_away():
+    assert decide(TRANSIENT, away_s=3600.0).topic == "retry.1s"
+
+
+@pytest.mark.parametrize(
+    ("park_tier", "tier", "waits_s"),
+    [
+        ("1m", None, 10),
+        ("1m", "10s", 10),
+        ("1m", "1m", 60),
+        ("10s", "1s", 1),
+        ("1s", None, 1),
+        ("10m", None, 60),
+    ],
+)
+def test_in_the_park_tier_what_is_held_anyway_does_not_wait_for_long(park_tier, tier, waits_s):
+    """Unless it comes from there: then nobody knew of the store, and it is not to be rewritten every few seconds."""
+    policy = Policy(attempts=8, unknown_attempts=4, deadline_s=3600.0, park_tier=park_tier)
+    verdict = policy.decide(STORE_WIDE, "store_unavailable", 0, tier, NOW, NOW, most, 86_400.0)
+    assert (verdict.topic, verdict.not_before - NOW) == (f"retry.{park_tier}", waits_s * 1000)
+
+
+@pytest.mark.parametrize("kind", [TRANSIENT, UNKNOWN])
 def test_full_jitter(kind):
     for attempt, tier in enumerate([None, *topics.TIERS[:3]]):
         asked = []
