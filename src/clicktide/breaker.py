@@ -82,6 +82,10 @@ class Breakers:
             breaker = self._by_store[store] = Breaker(self.clock, self.failures_to_open, self.probe_s)
         return breaker
 
+    def away(self) -> list[str]:
+        """The stores that are not called just now, but for a probe."""
+        return [str(store) for store, b in self._by_store.items() if b.state != CLOSED]
+
     def states(self) -> dict[str, str]:
         """Those that are reported as not closed."""
         said = {str(store): b.reported() for store, b in self._by_store.items()}

@@ -54,8 +54,13 @@ def persist(sql: Sql, breakers: Breakers, rows: Sequence[Row]) -> list[Failure]:
         its.append(row)
     failures: list[Failure] = []
     for dsn, its in by_dsn.items():
-        failures += _persist_at(sql, breakers.of(f"mysql.{dsn}"), dsn, its)
+        failures += _persist_at(sql, breakers.of(sql_store(dsn)), dsn, its)
     return failures
+
+
+def sql_store(dsn: int) -> str:
+    """The name of a DSN's breaker."""
+    return f"mysql.{dsn}"
 
 
 def _persist_at(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:

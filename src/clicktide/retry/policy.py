@@ -135,6 +135,9 @@ def from_settings(settings: Settings) -> Policy:
     deadline_h = settings.number("retry.deadline_h")
     if deadline_h >= settings.number("topics.retention_h"):
         raise SettingError("setting retry.deadline_h: expected less than topics.retention_h")
+    if settings.number("retry.hold_s") * 2 >= settings.number("topics.retention_h") * 3600:
+        # What is held is not written anew, and so grows old.
+        raise SettingError("setting retry.hold_s: expected less than half of topics.retention_h")
     return Policy(
         attempts=settings.integer("retry.attempts"),
         unknown_attempts=settings.integer("retry.unknown_attempts"),

@@ -164,6 +164,8 @@ def test_a_policy_that_contradicts_itself_is_refused():
         Policy(attempts=2, unknown_attempts=1, deadline_s=1, park_tier="2s")
     with pytest.raises(SettingError, match=r"retry\.deadline_h"):
         from_settings(Settings({"retry.deadline_h": 168, "topics.retention_h": 168}))
+    with pytest.raises(SettingError, match=r"retry\.hold_s"):
+        from_settings(Settings({"retry.hold_s": 84 * 3600, "topics.retention_h": 168}))
 
 
 def test_from_settings():
