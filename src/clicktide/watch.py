@@ -14,6 +14,7 @@ from clicktide import holds, keys
 from clicktide.errors import ClicktideError, StoreUnavailable
 from clicktide.persist import REDIS
 from clicktide.redisstore.client import connect, errors_named, run_id
+from clicktide.redisstore.cluster import Cluster
 from clicktide.retry import alarms
 from clicktide.seen import Seen
 from clicktide.settings import Settings
@@ -75,9 +76,9 @@ class StoreWatch:
             all_away = self._sql_away()
             if all_away and not self._seen.all_away:
                 log.warning("no store answers: nothing new is begun until one does")
-            # Of the others nobody can tell us now.
-            away = {REDIS: REDIS} if self._wall_ms else {}
-            self._seen = Seen(None, asked_at, all_away=all_away, away=away)
+            # Of the other stores nobody can tell us now; and a cluster does not answer as a whole when one of its nodes is away.
+            alone = self._wall_ms is not None and not isinstance(self._client, Cluster)
+            self._seen = Seen(None, asked_at, all_away=all_away, away={REDIS: REDIS} if alone else {})
             return
         if away != self._seen.away:
             log.warning("stores that are away: %s", ", ".join(sorted(set(away.values()))) or "none")

@@ -10,6 +10,7 @@ from unit.core.making import Clock
 
 import clicktide.watch
 from clicktide.errors import StoreUnavailable
+from clicktide.redisstore.cluster import Cluster
 from clicktide.settings import Settings
 from clicktide.watch import StoreWatch
 
@@ -72,6 +73,20 @@ def test_with_redis_away_that_alone_is_known(client):
     client.gone = False
     found._look()
     assert found.seen().away == {"mysql.1": "mysql.1"}
+
+
+def test_a_cluster_of_which_one_node_is_away_is_not_away(monkeypatch):
+    class Nodes(Cluster):
+        def __init__(self):
+            pass
+
+        def run_id(self):
+            raise StoreUnavailable("redis", "a slot has no master that answers")
+
+    monkeypatch.setattr(clicktide.watch, "connect", lambda _settings, timeout_s: Nodes())
+    found = watch()
+    found._look()
+    assert (found.seen().run_id, found.seen().away) == (None, {})
 
 
 def test_who_does_not_listen_is_told_nothing(client):
