@@ -93,6 +93,8 @@ class Buffers:
 
     def ripe(self, now: float) -> tuple[TopicPartition, int] | None:
         """A partition that has a slice to cut, and of how many records."""
+        if self._holds is not None:
+            self._holds.learn(self._wall_ms())
         for partition, buffer in self._buffers.items():
             if self._full(buffer) or now - buffer.since >= self._wait_s:
                 count = self._due_count(partition, buffer, now)
@@ -182,22 +184,22 @@ class Buffers:
         if self._due is None:
             return self._fitting(buffer)
         now_ms = self._wall_ms()
-        if self._waits(buffer, 0, now_ms):
-            if not self._waited_enough(partition, buffer, now_ms):
-                return self._pause(partition, buffer)
-            # All of it was there when the head began to wait: the partition has been paused since.
-            buffer.free = buffer.offsets[-1]
-            self.let_go += len(buffer.offsets)
         most = self._fitting(buffer)
         if self._holds is not None:
             b = buffer
             most = self._holds.free(partition, b.offsets, b.timestamps, b.headers, most, now, now_ms)
             if not most:
                 return self._pause(partition, buffer)
+        if self._waits(partition, buffer, 0, now_ms):
+            if not self._waited_enough(partition, buffer, now_ms):
+                return self._pause(partition, buffer)
+            # All of it was there when the head began to wait: the partition has been paused since.
+            buffer.free = buffer.offsets[-1]
+            self.let_go += len(buffer.offsets)
         if buffer.paused:
             self._consumer.resume([partition])
             buffer.paused = False
-        return next((i for i in range(1, most) if self._waits(buffer, i, now_ms)), most)
+        return next((i for i in range(1, most) if self._waits(partition, buffer, i, now_ms)), most)
 
     def _pause(self, partition: TopicPartition, buffer: _Buffer) -> int:
         if not buffer.paused:
@@ -205,10 +207,14 @@ class Buffers:
             buffer.paused = True
         return 0
 
-    def _waits(self, buffer: _Buffer, i: int, now_ms: int) -> bool:
+    def _waits(self, partition: TopicPartition, buffer: _Buffer, i: int, now_ms: int) -> bool:
         if buffer.offsets[i] <= buffer.free or not buffer.headers or self._due is None:
             return False
-        return self._due(buffer.headers[i]) > now_ms
+        headers = buffer.headers[i]
+        if self._due(headers) <= now_ms:
+            return False
+        holds = self._holds
+        return holds is None or not holds.at_once(partition.topic, buffer.timestamps[i], headers, now_ms)
 
     def _waited_enough(self, partition: TopicPartition, buffer: _Buffer, now_ms: int) -> bool:
         if self._longest_ms is None:

@@ -2,7 +2,8 @@
 
 Pure, but for what it is told of the stores. Promises: a record is held only in the topic where dead stores' backlogs lie, only if it
 was parked for a store that is known to be away, and no longer than `longest_s` after it was; for each such store a few records go
-through every `PROBE_S`, so that its return is noticed whatever the fresh path does; no order changes.
+through every `PROBE_S`, so that its return is noticed whatever the fresh path does; then all go, whatever time they had; no
+order changes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from clicktide import topics
 from clicktide.log.port import Headers, TopicPartition
-from clicktide.retry.policy import STORE_WIDE
+from clicktide.retry.policy import STORE_WIDE, longest_wait_ms
 
 # Stages whose store is away, and that store. Nobody knows: empty.
 Away = Mapping[str, str]
@@ -30,13 +31,23 @@ class Holds:
     seconds of one clock, and ms since the epoch where records' own are compared."""
 
     def __init__(self, topic: str, longest_s: float, away: Callable[[], Away]) -> None:
-        self._topic, self._longest_ms, self._away = topic, longest_s * 1000, away
+        self._topic, self._longest_ms, self._ask = topic, longest_s * 1000, away
+        self._wait_ms = longest_wait_ms(topic)
+        self._away: Away = {}
+        self._back: dict[str, int] = {}  # stages whose store was away, and when it was so no longer
         self._probed: dict[str, float] = {}
         self._looked: dict[TopicPartition, tuple[int, int, Away, int]] = {}
 
     def clear(self) -> None:
         """Forget the partitions' records: they will be read again, or are others."""
         self._looked = {}
+
+    def learn(self, now_ms: int) -> None:
+        """Ask what is known of the stores: often, since their return counts from when it was learned."""
+        away = self._ask()
+        if away != self._away:
+            self._back |= dict.fromkeys(self._away.keys() - away.keys(), now_ms)
+            self._away = away
 
     def free(
         self,
@@ -48,20 +59,29 @@ class Holds:
         now: float,
         now_ms: int,
     ) -> int:
-        """How many of the partition's `most` leading records (at least 1) may go now; 0: they are held. To be called only when
-        as many are then taken."""
-        away = self._away()
-        if not away or partition.topic != self._topic or not headers:
+        """How many of the partition's `most` leading records (at least 1) are not held; 0: they all are. To be called only when
+        those that need not wait any more are then taken."""
+        if not self._away or partition.topic != self._topic or not headers:
             return most
-        if others := self._others(partition, offsets, headers, most, away):
+        if others := self._others(partition, offsets, headers, most, self._away):
             return others
         if now_ms - timestamps[0] >= self._longest_ms:
             return next((i for i in range(1, most) if now_ms - timestamps[i] < self._longest_ms), most)
-        store = away[parked_for(headers[0])]
+        store = self._away[parked_for(headers[0])]
         if now - self._probed.get(store, float("-inf")) < PROBE_S:
             return 0
         self._probed[store] = now
         return min(most, PROBE_RECORDS)
+
+    def at_once(self, topic: str, timestamp: int, headers: Headers, now_ms: int) -> bool:
+        """Whether a record's own time does not matter, as `learn` last found: its store is away, and so it is held or a probe; or that
+        is back since it was parked (at `timestamp`)."""
+        if topic != self._topic:
+            return False
+        stage = parked_for(headers)
+        back = self._back.get(stage, 0)
+        # Not for longer than anything waits: by a clock that is wrong, what was parked later might look older.
+        return stage in self._away or (timestamp <= back and now_ms - back < self._wait_ms)
 
     def _others(
         self,

@@ -43,6 +43,7 @@ class StoreWatch:
         self._namespace = settings.text("redis.namespace")
         self._clock, self._pings, self._every_s, self._wall_ms = clock, pings, every_s, wall_ms
         self._seen = Seen(None, clock())
+        self._heard: dict[bytes, bytes] = {}
         self._stop = threading.Event()
         # Asked when they are published, from this thread: twice a second, not at every `next` of the spout.
         self.positions: Callable[[], Positions] = dict
@@ -76,12 +77,14 @@ class StoreWatch:
             all_away = self._sql_away()
             if all_away and not self._seen.all_away:
                 log.warning("no store answers: nothing new is begun until one does")
-            # Of the other stores nobody can tell us now; and a cluster does not answer as a whole when one of its nodes is away.
-            alone = self._wall_ms is not None and not isinstance(self._client, Cluster)
-            self._seen = Seen(None, asked_at, all_away=all_away, away={REDIS: REDIS} if alone else {})
+            self._seen = Seen(None, asked_at, all_away=all_away, away=self._remembered())
             return
         if away != self._seen.away:
-            log.warning("stores that are away: %s", ", ".join(sorted(set(away.values()))) or "none")
+            names = ", ".join(sorted(set(away.values())))
+            log.warning(
+                "%s",
+                f"held until it is back: what waits for {names}" if names else "nothing is held any more",
+            )
         self._seen = Seen(found, asked_at, stopped=stopped, away=away)
         self._publish()
 
@@ -90,7 +93,16 @@ class StoreWatch:
             return {}
         with errors_named():
             said: Any = self._client.hgetall(keys.workers(self._namespace))
+        self._heard = said
         return holds.agreed(said, self._wall_ms())
+
+    def _remembered(self) -> dict[str, str]:
+        """With Redis away: that, and of the other stores what was said within the last minute. (A cluster does not answer as a whole
+        when one of its nodes is away: the others' shards go on.)"""
+        if self._wall_ms is None:
+            return {}
+        known = holds.agreed(self._heard, self._wall_ms())
+        return known if isinstance(self._client, Cluster) else {**known, REDIS: REDIS}
 
     def _sql_away(self) -> bool:
         try:

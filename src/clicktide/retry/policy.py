@@ -91,16 +91,14 @@ class Policy:
 
         `attempt` and `tier` are what it had before (0 and None from the fresh path); `away_s` is for how long its store has been
         away, 0 where nobody knows. Full jitter: the wait is anything up to the tier's length (source: "Exponential Backoff and
-        Jitter", AWS Architecture Blog, 2015); where the event is parked for the first time in `park_tier`, up to that of the tier below.
+        Jitter", AWS Architecture Blog, 2015).
         """
         kind = self.classes.get(code, kind)
         if kind == FATAL:
             return Verdict(topics.DEAD, attempt, 0, code)
         if kind == STORE_WIDE:
             parked = self._park(tier, away_s)
-            return Verdict(
-                f"retry.{parked}", attempt, now_ms + self._wait(self._park_wait(parked, tier), uniform), code
-            )
+            return Verdict(f"retry.{parked}", attempt, now_ms + self._wait(parked, uniform), code)
         charged = attempt + 1
         limit = self.unknown_attempts if kind == UNKNOWN else self.attempts
         if charged > limit or now_ms - first_failed_at > self.deadline_s * 1000:
@@ -116,14 +114,6 @@ class Policy:
             t for t in self.tiers if length < TIER_S[t] and away_s <= TIER_S[t] <= TIER_S[self.park_tier]
         ]
         return longer[0] if longer else self.park_tier
-
-    def _park_wait(self, parked: str, tier: str | None) -> str:
-        """The tier up to whose length a parked event waits. In `park_tier` it is held while its store is away (`holds`), so that
-        it need not wait for long itself; if it comes from there, nobody knew, and it waits for the whole."""
-        if parked != self.park_tier or tier == parked:
-            return parked
-        shorter = [t for t in self.tiers if TIER_S[t] < TIER_S[parked]]
-        return shorter[-1] if shorter else parked
 
     @staticmethod
     def _wait(tier: str, uniform: Uniform) -> int:

@@ -21,7 +21,7 @@ NOW = 1_760_000_000_000
 AWAY = {"mysql.1": "mysql.1", "mysql.3": "mysql.1"}
 
 
-def headers(stage="mysql.1", kind=STORE_WIDE, not_before=NOW):
+def headers(stage="mysql.1", kind=STORE_WIDE, not_before=0):
     return Envelope(
         Origin("t.events", "ab", 0, 0, NOW), stage=stage, kind=kind, not_before=not_before
     ).headers()
@@ -149,11 +149,48 @@ def test_what_has_been_held_for_long_goes_on(bench):
     assert bench.offsets() == []
 
 
-def test_what_is_not_due_waits_as_ever(bench):
+def test_when_the_store_is_back_nothing_waits_for_its_own_time(bench):
+    """Nor does a probe: the records between are as likely to be due a minute later."""
+    later = {"not_before": NOW + 59_000}
+    bench.write(30, **later)
+    bench.write(30, topic=OTHER, **later)
+    bench.write(30, partition=1, stage="mysql.2", **later)
+    assert bench.cut() == [(TIER, 0, list(range(PROBE_RECORDS)))]
+    bench.away = {}
+    assert bench.cut() == [(TIER, 0, list(range(PROBE_RECORDS, 30)))], "of that store, in that tier"
+
+
+@pytest.mark.parametrize(("parked_s", "now_s", "goes"), [(0, 59, True), (1, 1, False), (1, 59, False)])
+def test_what_is_parked_after_it_was_back_waits_its_time(bench, parked_s, now_s, goes):
+    """Whatever made it fail: it is not tried again at once, and again."""
+    bench.write(1, partition=1)
+    bench.cut()
+    bench.away = {}
+    bench.cut()
+    bench.pass_(parked_s)
+    bench.write(30, not_before=NOW + 60_000)
+    bench.pass_(now_s - parked_s)
+    assert bool(bench.cut()) == goes
+
+
+def test_a_divert_bolt_whose_clock_is_behind_makes_nothing_go_round_for_long(bench):
+    bench.write(1, partition=1)
+    bench.cut()
+    bench.away = {}
+    bench.cut()
+    bench.pass_(60.0)
+    bench.wall_ms -= 120_000
+    bench.write(30, not_before=NOW + 120_000)
+    bench.wall_ms += 120_000
+    assert bench.cut() == []
+
+
+def test_what_is_not_due_waits_as_ever_where_nobody_knows(bench):
+    bench.away = {}
     bench.write(20, not_before=NOW + 5000)
     assert bench.offsets() == []
     bench.pass_(5.0)
-    assert len(bench.offsets()) == PROBE_RECORDS
+    assert bench.offsets() == list(range(20))
 
 
 def test_held_again_when_it_is_away_again(bench):

@@ -112,25 +112,7 @@ def test_only_what_is_parked_goes_by_how_long_the_store_has_been_away():
     assert decide(TRANSIENT, away_s=3600.0).topic == "retry.1s"
 
 
-@pytest.mark.parametrize(
-    ("park_tier", "tier", "waits_s"),
-    [
-        ("1m", None, 10),
-        ("1m", "10s", 10),
-        ("1m", "1m", 60),
-        ("10s", "1s", 1),
-        ("1s", None, 1),
-        ("10m", None, 60),
-    ],
-)
-def test_in_the_park_tier_what_is_held_anyway_does_not_wait_for_long(park_tier, tier, waits_s):
-    """Unless it comes from there: then nobody knew of the store, and it is not to be rewritten every few seconds."""
-    policy = Policy(attempts=8, unknown_attempts=4, deadline_s=3600.0, park_tier=park_tier)
-    verdict = policy.decide(STORE_WIDE, "store_unavailable", 0, tier, NOW, NOW, most, 86_400.0)
-    assert (verdict.topic, verdict.not_before - NOW) == (f"retry.{park_tier}", waits_s * 1000)
-
-
-@pytest.mark.parametrize("kind", [TRANSIENT, UNKNOWN])
+@pytest.mark.parametrize("kind", [TRANSIENT, STORE_WIDE, UNKNOWN])
 def test_full_jitter(kind):
     for attempt, tier in enumerate([None, *topics.TIERS[:3]]):
         asked = []

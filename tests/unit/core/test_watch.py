@@ -46,11 +46,10 @@ def client(monkeypatch):
     return made
 
 
-def watch(*, listens=True):
+def watch(wall_ms=lambda: NOW):
     def ping():
         raise StoreUnavailable("mysql.0", "away")
 
-    wall_ms = (lambda: NOW) if listens else None
     return StoreWatch(Settings({}), Clock(), lambda: [lambda: None, ping], wall_ms=wall_ms)
 
 
@@ -64,12 +63,21 @@ def test_what_the_bolts_say_is_known_until_they_say_otherwise(client):
 
 
 def test_with_redis_away_that_alone_is_known(client):
-    found = watch()
-    found._look()
+    now = [NOW]
+    found = watch(lambda: now[0])
     client.gone = True
     found._look()
     seen = found.seen()
     assert (seen.run_id, seen.away, seen.all_away) == (None, {"redis": "redis"}, False)
+    client.gone = False
+    found._look()
+    client.gone = True
+    found._look()
+    assert found.seen().away == {"mysql.1": "mysql.1", "redis": "redis"}, "was said just now"
+    now[0] += 60_001
+    found._look()
+    assert found.seen().away == {"redis": "redis"}, "a minute later nobody knows"
+    now[0] = NOW
     client.gone = False
     found._look()
     assert found.seen().away == {"mysql.1": "mysql.1"}
@@ -90,7 +98,7 @@ def test_a_cluster_of_which_one_node_is_away_is_not_away(monkeypatch):
 
 
 def test_who_does_not_listen_is_told_nothing(client):
-    found = watch(listens=False)
+    found = watch(None)
     found._look()
     assert found.seen().away == {}
     client.gone = True
