@@ -23,15 +23,18 @@ PROBE_S = 2.0
 PROBE_RECORDS = 10
 # As long as `/v1/status` believes a bolt that says nothing any more; a clock that is off by more is believed no more than that.
 _SILENT_MS = 60_000
+# How long the way of a slice, and of what a bolt publishes of itself, may take.
+_LEARNT_S = 4.0
 _PARKED = STORE_WIDE.encode()
 
 
 class Holds:
-    """The holds of one task's partitions. `away` answers what is known now, `topic` is the one that is held (full name). Times are
-    seconds of one clock, and ms since the epoch where records' own are compared."""
+    """The holds of one task's partitions. `away` answers what is known now, `topic` is the one that is held (full name); `probe_s` is
+    that of the breakers. Times are seconds of one clock, and ms since the epoch where records' own are compared."""
 
-    def __init__(self, topic: str, longest_s: float, away: Callable[[], Away]) -> None:
+    def __init__(self, topic: str, longest_s: float, probe_s: float, away: Callable[[], Away]) -> None:
         self._topic, self._longest_ms, self._ask = topic, longest_s * 1000, away
+        self._settle_ms = int((probe_s + _LEARNT_S) * 1000)
         self._wait_ms = longest_wait_ms(topic)
         self._away: Away = {}
         self._back: dict[str, int] = {}  # stages whose store was away, and when it was so no longer
@@ -79,9 +82,15 @@ class Holds:
         if topic != self._topic:
             return False
         stage = parked_for(headers)
-        back = self._back.get(stage, 0)
+        if stage in self._away:
+            return True
+        since_ms = now_ms - self._back.get(stage, 0)
         # Not for longer than anything waits: by a clock that is wrong, what was parked later might look older.
-        return stage in self._away or (timestamp <= back and now_ms - back < self._wait_ms)
+        if since_ms >= self._wait_ms:
+            return False
+        # What breakers refused that had not noticed yet goes when all of them must have: at once it might only be refused again.
+        settled_ms = self._settle_ms if since_ms >= self._settle_ms else 0
+        return timestamp <= self._back[stage] + settled_ms
 
     def _others(
         self,

@@ -79,6 +79,9 @@ class StoreWatch:
                 log.warning("no store answers: nothing new is begun until one does")
             self._seen = Seen(None, asked_at, all_away=all_away, away=self._remembered())
             return
+        if self._wall_ms is not None and self._seen.run_id not in (None, found):
+            # It was away between two looks; as anybody's return, that is told by the next one.
+            away[REDIS] = REDIS
         if away != self._seen.away:
             names = ", ".join(sorted(set(away.values())))
             log.warning(

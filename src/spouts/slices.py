@@ -138,7 +138,8 @@ class RetrySpout(_SliceSpout):
     def holds(self) -> Holds:
         s = self.settings
         topic = f"{s.text('topics.prefix')}retry.{s.text('retry.park_tier')}"
-        return Holds(topic, s.number("retry.hold_s"), lambda: self.watch.seen().away)
+        probe_s = s.number("breaker.probe_s")
+        return Holds(topic, s.number("retry.hold_s"), probe_s, lambda: self.watch.seen().away)
 
     def start(self) -> str:
         return EARLIEST  # whatever waits there is ours, and still to be done

@@ -22,7 +22,7 @@ class Client:
     """A Redis that answers, until it is `gone`."""
 
     def __init__(self):
-        self.gone, self.said = False, dict(SAID)
+        self.gone, self.said, self.run_id = False, dict(SAID), "r1"
 
     def _answer(self, found):
         if self.gone:
@@ -30,7 +30,7 @@ class Client:
         return found
 
     def info(self, _section):
-        return self._answer({"run_id": "r1"})
+        return self._answer({"run_id": self.run_id})
 
     def get(self, _key):
         return self._answer(None)
@@ -81,6 +81,16 @@ def test_with_redis_away_that_alone_is_known(client):
     client.gone = False
     found._look()
     assert found.seen().away == {"mysql.1": "mysql.1"}
+
+
+def test_a_redis_that_was_away_between_two_looks_is_back_with_the_next(client):
+    found = watch()
+    seen = []
+    for run_id in ("r1", "r1", "r2", "r2"):
+        client.run_id = run_id
+        found._look()
+        seen.append((found.seen().run_id, found.seen().away.get("redis")))
+    assert seen == [("r1", None), ("r1", None), ("r2", "redis"), ("r2", None)]
 
 
 def test_a_cluster_of_which_one_node_is_away_is_not_away(monkeypatch):
