@@ -61,9 +61,7 @@ def main(
         raise SettingError(f"-e {env}: expected embedded or stack; chaos is for what runs on this machine")
     if scenario and scenario not in SCENARIOS:
         raise SettingError(f"--scenario: unknown {scenario!r}; expected one of {', '.join(SCENARIOS)}")
-    written = SCENARIOS[scenario](seconds) if scenario else None
-    if written is not None and written.env != env:
-        raise SettingError(f"--scenario {scenario} needs -e {written.env}")
+    written = SCENARIOS[scenario](env, seconds) if scenario else None
     if written is not None:
         kinds, seconds = [fault.kind for fault in written.faults], written.seconds
     for sign in (signal.SIGTERM, signal.SIGHUP):

@@ -1,6 +1,6 @@
 """Probes: how long an event takes to become visible while a run goes on, by phases of the run.
 
-`python -m bench.chaos.probes URL RATE FILE` posts RATE events a second on a fixed schedule until its standard input ends, and
+`python -m bench.chaos.probes URL RATE FILE ENV` posts RATE events a second on a fixed schedule until its standard input ends, and
 writes a JSON line `{"due", "ms"}` (s since the epoch; null: never seen) for each. Promises: an open loop, the time that
 counts is when a probe was due, and none is left out.
 """
@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +49,27 @@ def phases(lines: Sequence[str], borders: Mapping[str, tuple[float, float]]) -> 
             "p99_ms": round(percentile(seen, 0.99)),
         }
     return out
+
+
+class Parked:
+    """How many records were written to the retry topics in each phase (from, to, s after the begin). `written` answers how many
+    there have been so far, None while nobody can say."""
+
+    def __init__(self, borders: Mapping[str, tuple[float, float]], written: Callable[[], int | None]) -> None:
+        self._borders, self._written = borders, written
+        self._waiting = sorted({at for pair in borders.values() for at in pair})
+        self._at: dict[float, int] = {}
+
+    def look(self, now: float) -> None:
+        """Asks when a border has been passed; one that cannot be had is asked for again."""
+        if self._waiting and now >= self._waiting[0] and (found := self._written()) is not None:
+            while self._waiting and now >= self._waiting[0]:
+                self._at[self._waiting.pop(0)] = found
+
+    def counts(self) -> dict[str, int]:
+        """Those phases of which both borders are known."""
+        at = self._at
+        return {n: at[b] - at[a] for n, (a, b) in self._borders.items() if a in at and b in at}
 
 
 class Probing:
@@ -121,9 +142,9 @@ class Probing:
 def main() -> None:
     from cli.context import settings_for
 
-    url, rate, file = sys.argv[1:4]
+    url, rate, file, env = sys.argv[1:5]
     with Path(file).open("w", encoding="utf-8") as out:
-        Probing(settings_for("stack"), url, float(rate), out).run()
+        Probing(settings_for(env), url, float(rate), out).run()
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def phase_lines(outcome: Outcome) -> list[str]:
     return [
         f"{name}: p50 {of['p50_ms']:,.0f} ms, p99 {of['p99_ms']:,.0f} ms of {of['probes']:.0f} probes,"
         f" {of['never']:.0f} never seen"
+        + (f", {of['retried']:,.0f} records written to retry topics" if "retried" in of else "")
         for name, of in outcome.phases.items()
     ]
 

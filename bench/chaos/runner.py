@@ -18,7 +18,7 @@ from typing import Protocol
 from bench.chaos import traffic
 from bench.chaos.faults import Hand, Site
 from bench.chaos.plan import Fault
-from bench.chaos.probes import GIVE_UP_S, phases
+from bench.chaos.probes import GIVE_UP_S, Parked, phases
 from bench.chaos.report import Outcome
 from bench.chaos.scenario import PROBES_A_SECOND
 from bench.chaos.traffic import TIDE, Load, Sending
@@ -82,7 +82,9 @@ class Run:
             self._traffic_and_faults()
             self._drain(time.monotonic())
             self._count()
-            self._ledger("all", self._merged(), "--only" if self.outcome.env == "embedded" else "")
+            # Probes are in no truth.
+            alone = self.outcome.env == "embedded" and not self.phases
+            self._ledger("all", self._merged(), "--only" if alone else "")
             for sender in self.senders:
                 if sender.name == "file":
                     self._ledger(sender.name, sender.truth)
@@ -97,12 +99,17 @@ class Run:
     def _traffic_and_faults(self) -> None:
         self.senders = traffic.start(self.load, self.where, self.site.url, self.folder, self.environ)
         self._until(lambda: all(s.begun() or s.code() is not None for s in self.senders), BEGIN_S)
+        parked = Parked(self.phases, self._retried)
         with probing(self.phases, self.site.url, self.folder, self.environ, self.outcome):
             start = time.monotonic()
             last = max((end for _, end in self.phases.values()), default=0.0)
             while self.hand.busy() or time.monotonic() - start < last:
                 self.hand.tick(time.monotonic() - start)
+                parked.look(time.monotonic() - start)
                 self._step(f"{time.monotonic() - start:.0f} s of {self.load.seconds:g}")
+            parked.look(float("inf"))
+        for name, count in parked.counts().items():
+            self.outcome.phases[name]["retried"] = count
         self.outcome.faults, self.outcome.missed = dict(self.hand.done), len(self.hand.missed)
         if not self._until(
             lambda: all(s.code() is not None for s in self.senders), self.load.seconds + SENDERS_S
@@ -175,6 +182,14 @@ class Run:
         o.malformed, o.duplicates = kinds, max(0, ends[topics.EVENTS] - kinds - ids)
         o.replays, o.restarts = self.site.replays() - replays, self.site.restarts() - restarts
 
+    def _retried(self) -> int | None:
+        """How many records the retry topics have had; None while the log is away."""
+        try:
+            ends = self._ends()
+        except ClicktideError:
+            return None
+        return sum(ends[name] for name in topics.RETRY)
+
     def _ends(self) -> dict[str, int]:
         """How many records each topic has had."""
         prefix = self.site.settings.text("topics.prefix")
@@ -242,7 +257,8 @@ def probing(
         yield
         return
     out = folder / "probes.jsonl"
-    command = [sys.executable, "-P", "-m", "bench.chaos.probes", url, f"{PROBES_A_SECOND:g}", str(out)]
+    words = [url, f"{PROBES_A_SECOND:g}", str(out), outcome.env]
+    command = [sys.executable, "-P", "-m", "bench.chaos.probes", *words]
     began = time.time()
     with (folder / "probes.log").open("wb") as log:
         child = subprocess.Popen(

@@ -22,7 +22,7 @@ from bench.chaos.scenario import Scenario
 from bench.chaos.stack_run import running_stack
 from bench.chaos.traffic import Load
 from clicktide.errors import ClicktideError, SettingError
-from clicktide.settings import Settings
+from clicktide.settings import Settings, from_environment
 from deploy.stack.errors import StackError
 
 _MARK = "chaos.json"
@@ -115,6 +115,10 @@ class Series:
             self.say(f"problem: {problem}")
         self.say(f"seed {outcome.seed}: {'passed' if outcome.passed else 'FAILED'}")
 
+    def _settings(self, root: Path) -> Settings:
+        own = self.settings(root)
+        return from_environment({}, {**own.options(), **self.scenario.options}) if self.scenario else own
+
     @contextmanager
     def _ground(self, loads: Sequence[Load]) -> Iterator[Ground]:
         """A place for the first of these, and on the stack for those that follow."""
@@ -136,7 +140,7 @@ class Series:
                 else:
                     place = things.enter_context(
                         running_embedded(
-                            root, self.settings(root), self.kinds, disks, loads[0].records(), self.say
+                            root, self._settings(root), self.kinds, disks, loads[0].records(), self.say
                         )
                     )
                     where = ["-e", self.env, "--data-dir", str(root)]

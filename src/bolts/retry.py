@@ -26,6 +26,7 @@ class RetryBolt(TideBolt):
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         s = self.settings
         self.breakers = Breakers(time.monotonic, s.integer("breaker.failures"), s.number("breaker.probe_s"))
+        self.shards = s.integer("shards.count")
         self.redrive = Redrive(
             Parser(s), RedisStore(s, tombstones=tombstones_of(s)), SqlStore(s), self.breakers
         )
@@ -39,3 +40,6 @@ class RetryBolt(TideBolt):
 
     def breaker_states(self) -> dict[str, str]:
         return self.breakers.states()
+
+    def away(self) -> dict[str, list[str]]:
+        return self.redrive.away(self.shards)

@@ -24,6 +24,7 @@ class Breaker:
     failures_to_open: int
     probe_s: float
     failures: int = 0
+    _failing_since: float = 0.0
     _opened_at: float | None = None
     _probing: bool = False
 
@@ -32,6 +33,11 @@ class Breaker:
         if self._opened_at is None:
             return CLOSED
         return HALF_OPEN if self._probing else OPEN
+
+    @property
+    def away_s(self) -> float:
+        """For how long the store has been away, s: since the first failure of those that opened the breaker; 0 while closed."""
+        return 0.0 if self._opened_at is None else self.clock() - self._failing_since
 
     def reported(self) -> str:
         """The state for those who want to know how the store is: closed, too, where no call has tried it of late."""
@@ -53,6 +59,8 @@ class Breaker:
         self.failures, self._opened_at, self._probing = 0, None, False
 
     def failed(self) -> None:
+        if not self.failures:
+            self._failing_since = self.clock()
         self.failures += 1
         self._probing = False
         if self._opened_at is not None or self.failures >= self.failures_to_open:
@@ -73,6 +81,10 @@ class Breakers:
         if breaker is None:
             breaker = self._by_store[store] = Breaker(self.clock, self.failures_to_open, self.probe_s)
         return breaker
+
+    def away(self) -> list[str]:
+        """The stores that are not called just now, but for a probe."""
+        return [str(store) for store, b in self._by_store.items() if b.state != CLOSED]
 
     def states(self) -> dict[str, str]:
         """Those that are reported as not closed."""

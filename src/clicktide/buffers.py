@@ -1,8 +1,8 @@
 """Buffers: what was read of each partition and is not cut into slices yet, and how much of it may be cut now.
 
 Promises: a partition's records leave in the order of the log; a busy partition does not starve the others; a partition whose
-first record is not due is paused at the log, and waits for it, though never longer than its topic's longest wait; nothing is read
-while some partition has a whole slice to cut.
+first record is not due, or is held (`holds`), is paused at the log, and waits, though never longer than its topic's longest wait for what is
+not due; nothing is read while some partition has a whole slice to cut.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange
+from clicktide.holds import Holds
 from clicktide.log.port import Batch, Headers, LogConsumer, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Buffers:
     """The buffers of one task's partitions. A slice is ripe with `records` records or `size` bytes of values, or `wait_s` after its
     first was read; it has at most so many of both, and one record however large that is.
 
-    `due`, `wall_ms` and `longest_ms` are as in `Source`.
+    `due`, `wall_ms`, `longest_ms` and `holds` are as in `Source`.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class Buffers:
         due: Callable[[Headers], int] | None,
         wall_ms: Callable[[], int],
         longest_ms: Callable[[str], int] | None,
+        holds: Holds | None = None,
     ) -> None:
         self._consumer, self._records, self._size = consumer, records, size
         self._wait_s, self._clock = wait_s, clock
-        self._due, self._wall_ms, self._longest_ms = due, wall_ms, longest_ms
+        self._due, self._wall_ms, self._longest_ms, self._holds = due, wall_ms, longest_ms, holds
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._at_once = records  # as many as are read at once
         self.let_go = 0  # records that wanted to wait for longer than any of ours does
@@ -76,6 +78,8 @@ class Buffers:
     def clear(self) -> None:
         """Forget all that was read: the consumer is about to be somewhere else."""
         self._buffers = {}
+        if self._holds is not None:
+            self._holds.clear()
 
     def read(self, timeout_s: float) -> None:
         """Read once, unless a whole slice is there already. Raises `LogUnavailable`."""
@@ -89,9 +93,11 @@ class Buffers:
 
     def ripe(self, now: float) -> tuple[TopicPartition, int] | None:
         """A partition that has a slice to cut, and of how many records."""
+        if self._holds is not None:
+            self._holds.learn(self._wall_ms())
         for partition, buffer in self._buffers.items():
             if self._full(buffer) or now - buffer.since >= self._wait_s:
-                count = self._due_count(partition, buffer)
+                count = self._due_count(partition, buffer, now)
                 if count > 0:
                     return partition, count
         return None
@@ -173,30 +179,42 @@ class Buffers:
         buffer.size += size
         return size
 
-    def _due_count(self, partition: TopicPartition, buffer: _Buffer) -> int:
-        """How many leading records are due, as far as a slice has room; pauses and resumes the partition accordingly."""
+    def _due_count(self, partition: TopicPartition, buffer: _Buffer, now: float) -> int:
+        """How many leading records are due and not held, as far as a slice has room; pauses and resumes the partition accordingly."""
         if self._due is None:
             return self._fitting(buffer)
         now_ms = self._wall_ms()
-        if self._waits(buffer, 0, now_ms):
+        most = self._fitting(buffer)
+        if self._holds is not None:
+            b = buffer
+            most = self._holds.free(partition, b.offsets, b.timestamps, b.headers, most, now, now_ms)
+            if not most:
+                return self._pause(partition, buffer)
+        if self._waits(partition, buffer, 0, now_ms):
             if not self._waited_enough(partition, buffer, now_ms):
-                if not buffer.paused:
-                    self._consumer.pause([partition])
-                    buffer.paused = True
-                return 0
+                return self._pause(partition, buffer)
             # All of it was there when the head began to wait: the partition has been paused since.
             buffer.free = buffer.offsets[-1]
             self.let_go += len(buffer.offsets)
         if buffer.paused:
             self._consumer.resume([partition])
             buffer.paused = False
-        most = self._fitting(buffer)
-        return next((i for i in range(1, most) if self._waits(buffer, i, now_ms)), most)
+        return next((i for i in range(1, most) if self._waits(partition, buffer, i, now_ms)), most)
 
-    def _waits(self, buffer: _Buffer, i: int, now_ms: int) -> bool:
+    def _pause(self, partition: TopicPartition, buffer: _Buffer) -> int:
+        if not buffer.paused:
+            self._consumer.pause([partition])
+            buffer.paused = True
+        return 0
+
+    def _waits(self, partition: TopicPartition, buffer: _Buffer, i: int, now_ms: int) -> bool:
         if buffer.offsets[i] <= buffer.free or not buffer.headers or self._due is None:
             return False
-        return self._due(buffer.headers[i]) > now_ms
+        headers = buffer.headers[i]
+        if self._due(headers) <= now_ms:
+            return False
+        holds = self._holds
+        return holds is None or not holds.at_once(partition.topic, buffer.timestamps[i], headers, now_ms)
 
     def _waited_enough(self, partition: TopicPartition, buffer: _Buffer, now_ms: int) -> bool:
         if self._longest_ms is None:

@@ -17,7 +17,7 @@ from clicktide.log.limits import MAX_RECORD_BYTES, size_of
 from clicktide.log.port import LogConsumer, LogProducer, Outgoing, Record, TopicPartition
 from clicktide.retry import dead_limits, envelope
 from clicktide.retry.dead_limits import DeadLetterLimit, Meter
-from clicktide.retry.policy import Policy, Uniform, Verdict
+from clicktide.retry.policy import STORE_WIDE, Policy, Uniform, Verdict
 from clicktide.slices import Failure, Place
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ class Divert:
     def _outgoing(self, record: Record, place: Place, failure: Failure) -> tuple[Verdict, Outgoing]:
         now = self._now_ms()
         before = envelope.read(record, place.topic_id)
-        first_failed_at = before.first_failed_at or now
+        # Waiting for a store that is away was no failing, however long it was held: the first failure after it is the first.
+        first_failed_at = now if before.kind == STORE_WIDE else before.first_failed_at or now
         verdict = self._policy.decide(
             failure.kind,
             failure.code,
@@ -128,12 +129,12 @@ class Divert:
             first_failed_at,
             now,
             self._uniform,
+            failure.away_s,
         )
         parked = verdict.topic != topics.DEAD and verdict.attempt == before.attempt
         after = dataclasses.replace(
             before,
             attempt=verdict.attempt,
-            # Waiting for a store that is away is not failing: the deadline begins anew.
             first_failed_at=now if parked else first_failed_at,
             not_before=verdict.not_before,
             stage=failure.stage,

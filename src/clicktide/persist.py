@@ -54,20 +54,28 @@ def persist(sql: Sql, breakers: Breakers, rows: Sequence[Row]) -> list[Failure]:
         its.append(row)
     failures: list[Failure] = []
     for dsn, its in by_dsn.items():
-        failures += _persist_at(sql, breakers.of(f"mysql.{dsn}"), dsn, its)
+        failures += _persist_at(sql, breakers.of(sql_store(dsn)), dsn, its)
     return failures
+
+
+def sql_store(dsn: int) -> str:
+    """The name of a DSN's breaker."""
+    return f"mysql.{dsn}"
 
 
 def _persist_at(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:
     if not breaker.allows():
-        return [_sql_failure(row, STORE_WIDE, "store_unavailable", "its breaker is open") for row in rows]
+        away_s = breaker.away_s
+        return [
+            _sql_failure(row, STORE_WIDE, "store_unavailable", "its breaker is open", away_s) for row in rows
+        ]
     try:
         conflicts = _guarded(breaker, lambda: sql.write(dsn, rows)).conflicts
         return [_id_conflict(rows[i], f"mysql.{rows[i][SHARD]}") for i in conflicts]
     except StoreRefused:
         return _persist_each(sql, breaker, dsn, rows)
     except StoreUnavailable as e:
-        return [_sql_failure(row, _unavailable(breaker), e.code, str(e)) for row in rows]
+        return _all_unavailable(rows, breaker, e)
 
 
 def _persist_each(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list[Failure]:
@@ -75,7 +83,7 @@ def _persist_each(sql: Sql, breaker: Breaker, dsn: int, rows: list[Row]) -> list
     try:
         outcomes = _guarded(breaker, lambda: sql.write_each(dsn, rows))
     except StoreUnavailable as e:
-        return [_sql_failure(row, _unavailable(breaker), e.code, str(e)) for row in rows]
+        return _all_unavailable(rows, breaker, e)
     failures = []
     for row, outcome in zip(rows, outcomes, strict=True):
         if outcome.state == "refused":
@@ -134,11 +142,16 @@ def _redis_failure(row: Row, breaker: Breaker, error: StoreError) -> Failure:
         kind = STORE_WIDE  # its node has a breaker of its own; the others' closed one says nothing of it
     else:
         kind = _unavailable(breaker) if error.retriable else UNKNOWN
-    return Failure(row[OFFSET], REDIS, kind, error.code, str(error))
+    return Failure(row[OFFSET], REDIS, kind, error.code, str(error), breaker.away_s)
 
 
-def _sql_failure(row: Row, kind: str, code: str, error: str) -> Failure:
-    return Failure(row[OFFSET], f"mysql.{row[SHARD]}", kind, code, error)
+def _all_unavailable(rows: Sequence[Row], breaker: Breaker, error: StoreUnavailable) -> list[Failure]:
+    kind, away_s = _unavailable(breaker), breaker.away_s
+    return [_sql_failure(row, kind, error.code, str(error), away_s) for row in rows]
+
+
+def _sql_failure(row: Row, kind: str, code: str, error: str, away_s: float = 0.0) -> Failure:
+    return Failure(row[OFFSET], f"mysql.{row[SHARD]}", kind, code, error, away_s)
 
 
 def _id_conflict(row: Row, stage: str) -> Failure:

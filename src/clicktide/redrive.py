@@ -63,6 +63,17 @@ class Redrive:
             failures += self._attempt(tried)
         return failures
 
+    def away(self, shards: int) -> dict[str, list[str]]:
+        """The stores that are not called just now, each with the stages (of `shards` shards) of the records that have to wait for it."""
+        out: dict[str, list[str]] = {store: [] for store in self._breakers.away()}
+        if persist.REDIS in out:
+            out[persist.REDIS].append(persist.REDIS)
+        for shard in range(shards) if out else ():
+            store = persist.sql_store(self._sql.dsn_of(shard))
+            if store in out:
+                out[store].append(f"{_SQL}{shard}")
+        return out
+
     def _attempt(self, tried: list[_Tried]) -> list[Failure]:
         """One round. A record of unknown stage has all done: each step may be repeated, none may be missed."""
         for_redis = [t.row for t in tried if not t.stage.startswith(_SQL)]

@@ -367,6 +367,14 @@ REGISTRY: dict[str, Setting] = {
             _one_of("1s", "10s", "1m", "10m"),
         ),
         Setting(
+            "retry.hold_s",
+            float,
+            1800.0,
+            "s",
+            "So long at most an event is held in that tier before its store is asked again; less than half of topics.retention_h.",
+            _at_least(1),
+        ),
+        Setting(
             "retry.poison_fails",
             int,
             3,

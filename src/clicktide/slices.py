@@ -30,13 +30,15 @@ class Place(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """One record that cannot go on: what failed, how (`retry.policy` classes), and a line for a person."""
+    """One record that cannot go on: what failed, how (`retry.policy` classes), and a line for a person. `away_s`: for how long
+    its store has been away (s), as far as that is known."""
 
     offset: int
     stage: str
     kind: str
     code: str
     error: str
+    away_s: float = 0.0
 
 
 class Records(NamedTuple):

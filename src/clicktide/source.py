@@ -17,6 +17,7 @@ from clicktide.buffers import Buffers
 from clicktide.errors import LogUnavailable
 from clicktide.fleet import Fleet
 from clicktide.flight import Entry
+from clicktide.holds import Holds
 from clicktide.lives import Lives
 from clicktide.log.port import Headers, LogConsumer, TopicPartition
 from clicktide.parse import topic_digest
@@ -53,7 +54,8 @@ class Source:
     `clock` answers seconds, `jitter` a number from 0 to 1, `boot` tells this life of the task from earlier ones in
     slice ids. `due(headers)` answers when (ms since the epoch, as `wall_ms` does) a record may be worked on; the records of
     a partition wait for the first that is not due, but no longer than `longest_ms(topic)`: what asks for more was not written by
-    us. None: all are due at once. `notes` are what lives of a task tell each other.
+    us. None: all are due at once. `notes` are what lives of a task tell each other. `holds` keep what is due, too, while its store is
+    away.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Source:
         wall_ms: Callable[[], int] | None = None,
         notes: Notes | None = None,
         longest_ms: Callable[[str], int] | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._consumer, self._names, self._limits, self._watch = consumer, tuple(names), limits, watch
         self._task, self._tasks, self._clock, self._jitter, self._boot = task, tasks, clock, jitter, boot
@@ -84,6 +87,7 @@ class Source:
             due,
             wall_ms,
             longest_ms,
+            holds,
         )
         self._ids: dict[str, str] = {}
         self._fleet = Fleet()

@@ -70,6 +70,10 @@ class TideBolt(_OnStorm, Bolt):  # type: ignore[misc]  # streamparse has no type
         """What needs a person, by name; a bolt that alarms overrides it."""
         return {}
 
+    def away(self) -> dict[str, list[str]] | None:
+        """What a bolt that tries again knows of stores that are away (`Redrive.away`); None: it is none, and says nothing."""
+        return None
+
     def process_tick(self, tup: Any) -> None:  # noqa: ARG002
         """Publish health; never fails for it."""
         now = time.time()
@@ -79,12 +83,14 @@ class TideBolt(_OnStorm, Bolt):  # type: ignore[misc]  # streamparse has no type
         if self._health_client is None:
             # A short limit: a store that hangs must not hold up slices for the sake of a report.
             self._health_client = connect(self.settings, timeout_s=0.25)
-        health = {
+        health: dict[str, Any] = {
             "at": int(now * 1000),
             "breakers": self.breaker_states(),
             "alarms": self.alarms(),
             "counts": self.counts,
         }
+        if (away := self.away()) is not None:
+            health["away"] = away
         try:
             namespace = self.settings.text("redis.namespace")
             # Both topologies have a divert bolt, and each numbers its tasks from one.

@@ -11,6 +11,7 @@ from typing import Any
 from streamparse import Stream
 
 from clicktide import topics
+from clicktide.holds import Holds
 from clicktide.log import open_log
 from clicktide.log.port import Record
 from clicktide.packing import pack
@@ -34,13 +35,16 @@ class _SliceSpout(TideSpout):
     """Wires a `Source` to Storm. Subclasses say which topics, and what a slice looks like on the wire."""
 
     idle_s = IDLE_S
+    listens = False  # to what the retry bolts say of the stores
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:  # noqa: ARG002
         s = self.settings
         task, tasks = self.task_index(context)
         self.sql = SqlStore(s)
         pings = [partial(self.sql.ping, i) for i in range(len(self.sql.dsns))]
-        self.watch = StoreWatch(s, time.monotonic, lambda: list(pings)).start()
+        self.watch = StoreWatch(
+            s, time.monotonic, lambda: list(pings), wall_ms=_now_ms if self.listens else None
+        ).start()
         limits = Limits(
             s.integer("slice.records"),
             s.number("slice.wait_ms") / 1000,
@@ -61,9 +65,10 @@ class _SliceSpout(TideSpout):
             random.random,
             f"{os.getpid():x}{random.getrandbits(24):06x}",
             self.due(),
-            lambda: int(time.time() * 1000),
+            _now_ms,
             redis_notes(s),
             longest_wait_ms,
+            self.holds(),
         )
         self.watch.positions = self.source.positions
 
@@ -71,6 +76,9 @@ class _SliceSpout(TideSpout):
         raise NotImplementedError
 
     def due(self) -> Any:
+        return None
+
+    def holds(self) -> Holds | None:
         return None
 
     def start(self) -> str:
@@ -114,9 +122,10 @@ class KafkaSpout(_SliceSpout):
 
 
 class RetrySpout(_SliceSpout):
-    """Slices of the retry topics; a partition waits until its head is due."""
+    """Slices of the retry topics; a partition waits until its head is due, and while the store is away that it was parked for."""
 
     idle_s = RETRY_IDLE_S
+    listens = True
 
     outputs = [Stream(fields=RETRIES), Stream(fields=FAILURES, name=FAILED)]
 
@@ -125,6 +134,12 @@ class RetrySpout(_SliceSpout):
 
     def due(self) -> Any:
         return envelope.not_before
+
+    def holds(self) -> Holds:
+        s = self.settings
+        topic = f"{s.text('topics.prefix')}retry.{s.text('retry.park_tier')}"
+        probe_s = s.number("breaker.probe_s")
+        return Holds(topic, s.number("retry.hold_s"), probe_s, lambda: self.watch.seen().away)
 
     def start(self) -> str:
         return EARLIEST  # whatever waits there is ours, and still to be done
@@ -141,6 +156,10 @@ class RetrySpout(_SliceSpout):
             stages.append(read.stage)
             origins.append(read.origin)
         self.emit([pack(Retries(place, found.offsets, found.values, stages, origins))], tup_id=found.id)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _poison(found: Slice) -> Failure:

@@ -171,7 +171,10 @@ def test_a_shard_away_leaves_the_others_and_its_rows_wait(shop):
         until(lambda: shop.counted() == shop.sent)
         until(lambda: any(tier["records"] for tier in shop.status()["retry"].values()))
         assert shop.status()["lag"]["records"] < shop.sent
+        redrive_says = shop.site.services.places.logs / "redrive.log"
+        until(lambda: b"held until it is back: what waits for mysql.1" in redrive_says.read_bytes())
     until(shop.all_there, lambda: shop.last)
+    until(lambda: b"nothing is held any more" in redrive_says.read_bytes())
     assert shop.status()["dead"] == 0
     assert 'clicktide_degraded{store="mysql.1"} 1.0' not in shop.metrics()
 

@@ -85,17 +85,19 @@ class Policy:
         first_failed_at: int,
         now_ms: int,
         uniform: Uniform,
+        away_s: float = 0.0,
     ) -> Verdict:
         """What to do with an event whose stage failed just now.
 
-        `attempt` and `tier` are what it had before (0 and None from the fresh path). Full jitter: the wait is anything up
-        to the tier's length (source: "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+        `attempt` and `tier` are what it had before (0 and None from the fresh path); `away_s` is for how long its store has been
+        away, 0 where nobody knows. Full jitter: the wait is anything up to the tier's length (source: "Exponential Backoff and
+        Jitter", AWS Architecture Blog, 2015).
         """
         kind = self.classes.get(code, kind)
         if kind == FATAL:
             return Verdict(topics.DEAD, attempt, 0, code)
         if kind == STORE_WIDE:
-            parked = self._park(tier)
+            parked = self._park(tier, away_s)
             return Verdict(f"retry.{parked}", attempt, now_ms + self._wait(parked, uniform), code)
         charged = attempt + 1
         limit = self.unknown_attempts if kind == UNKNOWN else self.attempts
@@ -104,10 +106,13 @@ class Policy:
         chosen = self.tiers[min(attempt, len(self.tiers) - 1)]
         return Verdict(f"retry.{chosen}", charged, now_ms + self._wait(chosen, uniform), code)
 
-    def _park(self, tier: str | None) -> str:
-        """One tier up each time, as far as `park_tier`: a dead store's backlog is not rewritten every second."""
+    def _park(self, tier: str | None, away_s: float) -> str:
+        """The first tier, up to `park_tier`, that is no shorter than the store has been away, and longer than the one it comes
+        from: what comes back after a second is there again after a second, and a dead store's backlog is written once."""
         length = 0.0 if tier is None else TIER_S[tier]  # of a tier that may be in use no more
-        longer = [t for t in self.tiers if length < TIER_S[t] <= TIER_S[self.park_tier]]
+        longer = [
+            t for t in self.tiers if length < TIER_S[t] and away_s <= TIER_S[t] <= TIER_S[self.park_tier]
+        ]
         return longer[0] if longer else self.park_tier
 
     @staticmethod
@@ -120,6 +125,9 @@ def from_settings(settings: Settings) -> Policy:
     deadline_h = settings.number("retry.deadline_h")
     if deadline_h >= settings.number("topics.retention_h"):
         raise SettingError("setting retry.deadline_h: expected less than topics.retention_h")
+    if settings.number("retry.hold_s") * 2 >= settings.number("topics.retention_h") * 3600:
+        # What is held is not written anew, and so grows old.
+        raise SettingError("setting retry.hold_s: expected less than half of topics.retention_h")
     return Policy(
         attempts=settings.integer("retry.attempts"),
         unknown_attempts=settings.integer("retry.unknown_attempts"),

@@ -244,6 +244,23 @@ def test_retry(tmp_path, monkeypatch):
     assert verdicts(said) == [("ack", "t1")]
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_retry_says_whom_it_would_not_ask(tmp_path, monkeypatch, away):
+    """Other bolts say nothing of that: what is tried again waits for what this one knows."""
+    published = []
+    monkeypatch.setattr("multilang.component.publish_health", lambda *a: published.append(a[-1]))
+    monkeypatch.setattr(bolts.retry, "SqlStore", lambda _settings: Sql(away=away))
+    monkeypatch.setattr(bolts.retry, "RedisStore", lambda _settings, tombstones: SimpleNamespace())
+    origins = [Origin("tide.events", TOPIC_ID, 3, 17, NOW)]
+    retries = Retries(Place("tide.retry.1s", "ff" * 16, "x", 3), [50], [raw("a")], ["mysql.1"], origins)
+    conf = NOBODY | {"tide.breaker.failures": 2, "tide.shards.count": 4}
+    run(RetryBolt, [tuple_(retries), tuple_(retries), TICK], tmp_path, conf)
+    run(ParseBolt, [TICK], tmp_path, NOBODY)
+    retry, parse = published
+    assert retry["away"] == ({"mysql.0": [f"mysql.{shard}" for shard in range(4)]} if away else {})
+    assert "away" not in parse
+
+
 # -- divert
 
 

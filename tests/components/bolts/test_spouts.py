@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from components.bolts.storm import NEXT, held, of, run
 from unit.core.making import NOW
@@ -26,14 +28,16 @@ class Watch:
 
     positions = None
 
-    def __init__(self, _settings, clock, _pings):
-        self._clock = clock
+    away: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, _settings, clock, _pings, wall_ms=None):
+        self._clock, self._listens = clock, wall_ms is not None
 
     def start(self):
         return self
 
     def seen(self):
-        return Seen("redis-1", self._clock())
+        return Seen("redis-1", self._clock(), away=self.away if self._listens else {})
 
 
 class Sql:
@@ -153,7 +157,7 @@ def test_poison_goes_to_the_divert_bolt(tmp_path, log, monkeypatch):
     assert emit["stream"] == "failed"
     found = held(emit, Failures)
     assert found.place.topic == "tide.events"
-    ((offset, stage, kind, code, _),) = found.failures
+    ((offset, stage, kind, code, *_),) = found.failures
     assert (offset, stage, kind, code) == (0, "poison", "fatal", "poison")
 
 
@@ -176,6 +180,41 @@ def test_retries_wait_until_they_are_due(tmp_path, log):
     assert [held(m, Retries).values for m in of(said, "emit")] == [[b"b"]]
 
 
+def test_what_was_parked_for_a_store_that_is_away_is_held_in_its_tier(tmp_path, log, monkeypatch):
+    parked = Envelope(ORIGIN, stage="mysql.3", kind="store_wide", not_before=NOW).headers()
+    waiting = [b"%d" % i for i in range(30)]
+    write(log, *waiting, topic="retry.1m", headers=parked)
+    write(log, b"short", topic="retry.10s", headers=parked)
+    failed = Envelope(ORIGIN, stage="mysql.3", kind="transient", not_before=NOW).headers()
+    write(log, b"other", topic="retry.1m", headers=failed, partition=0)
+    away = {"mysql.3": "mysql.1"}
+    monkeypatch.setattr(Watch, "away", away)
+    monkeypatch.setattr(spouts.slices, "_now_ms", lambda: NOW)
+
+    def back(_said):
+        away.clear()
+        return NEXT
+
+    said = spin(RetrySpout, [NEXT] * 12, tmp_path, **{"tide.slice.records": 100})
+    found = [held(m, Retries).values for m in of(said, "emit")]
+    assert sorted(found) == sorted([[b"short"], [b"other"], waiting[:10]])
+    said = spin(RetrySpout, [NEXT] * 4 + [back] + [NEXT] * 6, tmp_path, **{"tide.slice.records": 100})
+    found = [v for m in of(said, "emit") for v in held(m, Retries).values if v in waiting]
+    assert found == waiting, "all of it, in its order, as soon as the store is back"
+
+
+def test_the_park_tier_is_the_one_that_holds(tmp_path, log, monkeypatch):
+    parked = Envelope(ORIGIN, stage="redis", kind="store_wide", not_before=NOW).headers()
+    for topic in ("retry.1m", "retry.1s"):
+        write(log, *[topic.encode()] * 20, topic=topic, headers=parked)
+    monkeypatch.setattr(Watch, "away", {"redis": "redis"})
+    monkeypatch.setattr(spouts.slices, "_now_ms", lambda: NOW)
+    conf = {"tide.retry.park_tier": "1s", "tide.slice.records": 100}
+    said = spin(RetrySpout, [NEXT] * 6, tmp_path, **conf)
+    found = sorted(held(m, Retries).values for m in of(said, "emit"))
+    assert found == [[b"retry.1m"] * 20, [b"retry.1s"] * 10]
+
+
 def test_tasks_of_one_spout_share_the_partitions(tmp_path, log):
     write(log, b"zero", partition=0)
     write(log, b"one", partition=1)
@@ -196,8 +235,8 @@ def test_positions_are_handed_to_the_watch(tmp_path, log, monkeypatch):
     watches = []
 
     class Kept(Watch):
-        def __init__(self, *a):
-            super().__init__(*a)
+        def __init__(self, *a, **k):
+            super().__init__(*a, **k)
             watches.append(self)
 
     monkeypatch.setattr(spouts.slices, "StoreWatch", Kept)

@@ -25,6 +25,26 @@ def test_opens_after_failures_in_a_row():
     assert not breaker.allows()
 
 
+def test_how_long_it_has_been_away_counts_from_the_first_failure():
+    clock = Clock()
+    breaker = Breaker(clock, 2, 5.0)
+    breaker.failed()
+    clock.pass_(3.0)
+    assert breaker.away_s == 0.0, "a hiccup, for all one knows"
+    breaker.failed()
+    assert breaker.away_s == 3.0
+    clock.pass_(60.0)
+    assert breaker.allows()
+    breaker.failed()
+    assert breaker.away_s == 63.0, "a probe that fails is no new outage"
+    breaker.succeeded()
+    assert breaker.away_s == 0.0
+    clock.pass_(10.0)
+    breaker.failed()
+    breaker.failed()
+    assert breaker.away_s == 0.0, "this one has just begun"
+
+
 def test_one_probe_each_probe_time():
     clock = Clock()
     breaker = opened(clock)

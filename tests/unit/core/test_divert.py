@@ -125,6 +125,16 @@ def test_waiting_for_a_store_that_is_away_is_no_failing(desk):
     assert desk.divert([failure(offset)], topic=topic) == {"dead": 1}, "but failing that long is"
 
 
+def test_held_for_longer_than_the_deadline_is_no_failing(desk):
+    """Held in its tier nobody writes it anew: the failures that count begin when its store is back."""
+    desk.write((b"k", b"v"))
+    desk.divert([failure(0, STORE_WIDE)._replace(away_s=3600.0)])
+    assert desk.everything() == {("retry.1m", 2): 1}, "at once where it stays"
+    desk.now += 100 * 3_600_000
+    assert desk.divert([failure(0)], topic="retry.1m") == {"retry.1s": 1}
+    assert envelope.read(desk.stored("retry.1s")[0], "").first_failed_at == desk.now
+
+
 def test_up_the_tiers_with_the_first_origin_and_the_first_failure(desk):
     """One record through all its attempts: only the envelope's figures change."""
     desk.write((b"k", b"v"))

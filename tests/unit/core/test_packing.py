@@ -20,7 +20,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers(-(2**63), 2**63 - 1)
 places = st.builds(Place, words, words, words, numbers)
 rows = st.lists(st.none() | words | numbers, max_size=22)
-failures = st.builds(Failure, numbers, words, words, words, words)
+failures = st.builds(Failure, numbers, words, words, words, words, st.floats(0, 1e9))
 origins = st.builds(Origin, words, words, numbers, numbers, numbers)
 
 

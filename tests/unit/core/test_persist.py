@@ -138,6 +138,25 @@ def test_the_breaker_opens_and_then_nobody_calls():
     assert b.state == CLOSED
 
 
+@pytest.mark.parametrize("store", ["redis", "mysql"])
+def test_a_failure_says_for_how_long_its_store_has_been_away(store):
+    """With the call or without it; a hiccup is of no age."""
+    clock = Clock()
+    breakers = Breakers(clock, 2, 5.0)
+
+    def attempt():
+        if store == "redis":
+            return persist.apply(Fast(AWAY), breakers.of("redis"), rows_of(1)).failures[0]
+        return persist.persist(Sql(AWAY), breakers, rows_of(1))[0]
+
+    found = []
+    for passed in (0.0, 1.5, 1.5, 10.0):
+        clock.pass_(passed)
+        failure = attempt()
+        found.append((failure.kind, failure.away_s))
+    assert found == [(TRANSIENT, 0.0), (STORE_WIDE, 1.5), (STORE_WIDE, 3.0), (STORE_WIDE, 13.0)]
+
+
 def test_a_refusal_of_all_is_of_no_known_class():
     b = breaker()
     found = persist.apply(Fast(StoreRefused("redis", "WRONGTYPE")), b, rows_of(1))

@@ -30,8 +30,17 @@ def least(low, _high):
     return low
 
 
-def decide(kind, attempt=0, tier=None, first_failed_at=NOW, now=NOW, uniform=most, code="store_unavailable"):
-    return POLICY.decide(kind, code, attempt, tier, first_failed_at, now, uniform)
+def decide(
+    kind,
+    attempt=0,
+    tier=None,
+    first_failed_at=NOW,
+    now=NOW,
+    uniform=most,
+    code="store_unavailable",
+    away_s=0.0,
+):
+    return POLICY.decide(kind, code, attempt, tier, first_failed_at, now, uniform, away_s)
 
 
 def test_the_events_own_fault_is_dead_at_once():
@@ -76,6 +85,33 @@ def test_parking_comes_down_from_a_tier_above():
     assert decide(STORE_WIDE, tier="10m").topic == "retry.1m"
 
 
+@pytest.mark.parametrize(
+    ("away_s", "tier", "parked"),
+    [
+        (0.0, None, "1s"),
+        (1.0, None, "1s"),
+        (1.1, None, "10s"),
+        (10.0, None, "10s"),
+        (10.1, None, "1m"),
+        (86_400.0, None, "1m"),
+        (0.5, "1s", "10s"),
+        (11.0, "1s", "1m"),
+        (0.0, "10s", "1m"),
+        (0.5, "1m", "1m"),
+        (30.0, "10m", "1m"),
+    ],
+)
+def test_parked_by_how_long_the_store_has_been_away(away_s, tier, parked):
+    """A hiccup's records are back as soon as ever; a dead store's are written about once."""
+    verdict = decide(STORE_WIDE, tier=tier, away_s=away_s)
+    assert verdict.topic == f"retry.{parked}"
+    assert verdict.attempt == 0
+
+
+def test_only_what_is_parked_goes_by_how_long_the_store_has_been_away():
+    assert decide(TRANSIENT, away_s=3600.0).topic == "retry.1s"
+
+
 @pytest.mark.parametrize("kind", [TRANSIENT, STORE_WIDE, UNKNOWN])
 def test_full_jitter(kind):
     for attempt, tier in enumerate([None, *topics.TIERS[:3]]):
@@ -110,6 +146,8 @@ def test_a_policy_that_contradicts_itself_is_refused():
         Policy(attempts=2, unknown_attempts=1, deadline_s=1, park_tier="2s")
     with pytest.raises(SettingError, match=r"retry\.deadline_h"):
         from_settings(Settings({"retry.deadline_h": 168, "topics.retention_h": 168}))
+    with pytest.raises(SettingError, match=r"retry\.hold_s"):
+        from_settings(Settings({"retry.hold_s": 84 * 3600, "topics.retention_h": 168}))
 
 
 def test_from_settings():

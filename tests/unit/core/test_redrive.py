@@ -56,6 +56,11 @@ class Sql:
         ]
 
 
+class Odd(Sql):
+    def dsn_of(self, shard):
+        return shard % 2
+
+
 def origin(offset, topic="tide.events", partition=3):
     return Origin(topic, TOPIC_ID + topic, partition, offset, NOW)
 
@@ -135,6 +140,25 @@ def test_of_unknown_stage_everything_is_done():
     assert ids(fast.rows) == ["a", "b", "c"]
     assert ids(sql.rows) == ["a", "b", "c"]
     assert [(f.offset, f.stage) for f in found] == [(51, "redis")]
+
+
+def test_who_has_to_wait_for_a_store_that_is_away():
+    """A DSN's shards, by where they are now; a probe that is under way does not make it there again."""
+    clock = Clock()
+    breakers = Breakers(clock, 1, 5.0)
+    redrive = Redrive(PARSER, Fast(away=["r"]), Odd(), breakers)
+    assert redrive.away(4) == {}
+    redrive.attempt([1], [raw("a")], ["mysql.1"], [origin(1)])
+    assert redrive.away(4) == {}
+    breakers.of("mysql.1").failed()
+    breakers.of("redis").failed()
+    assert redrive.away(4) == {"mysql.1": ["mysql.1", "mysql.3"], "redis": ["redis"]}
+    clock.pass_(3600.0)
+    assert breakers.of("mysql.1").allows()
+    assert redrive.away(4) == {"mysql.1": ["mysql.1", "mysql.3"], "redis": ["redis"]}
+    for store in ("mysql.1", "redis"):
+        breakers.of(store).succeeded()
+    assert redrive.away(4) == {}
 
 
 def test_with_redis_away_sql_is_still_written_and_the_reverse():
