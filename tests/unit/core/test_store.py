@@ -395,7 +395,7 @@ class Model:
         for (user, shard), its in lines.items():
             scored = aggregate.effects(its, WEEK_MS).timelines[user]
             pairs = sorted(
-                (int(score), member.encode()) for score, member in zip(scored[::2], scored[1::2], strict=True)
+                (int(score), member) for score, member in zip(scored[::2], scored[1::2], strict=True)
             )
             newest = [(json.loads(m)[0], score) for score, m in pairs][-length:]
             assert box.timeline(user, shard) == newest
