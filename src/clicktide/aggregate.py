@@ -7,10 +7,11 @@ do not matter. Field and key names are those of `keys`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import orjson
+import msgspec
 
 from clicktide.row import (
     AMOUNT,
@@ -27,16 +28,19 @@ from clicktide.row import (
 
 Counts = dict[str, int]
 TIMELINE_COLUMNS = EXTRA + 1
+# One value a line, which holds no line break of its own: two thirds of what a call for each costs.
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 @dataclass(slots=True)
 class Effects:
     """What one shard's events do. `seconds` and `minutes` map a bucket's start (s) to its fields; `minutes` holds only
-    what the seconds do not (categories, provinces). `timelines` maps a user to pairs of score and member (JSON text). `late` events count nowhere else but in the timelines."""
+    what the seconds do not (categories, provinces). `timelines` maps a user to pairs of score (text) and member (JSON, as bytes).
+    `late` events count nowhere else but in the timelines."""
 
     seconds: dict[int, Counts] = field(default_factory=dict)
     minutes: dict[int, Counts] = field(default_factory=dict)
-    timelines: dict[str, list[str]] = field(default_factory=dict)
+    timelines: dict[str, list[Any]] = field(default_factory=dict)
     visitors: dict[int, set[str]] = field(default_factory=dict)
     payers: dict[int, set[str]] = field(default_factory=dict)
     late: int = 0
@@ -50,18 +54,19 @@ def is_late(row: Row, late_after_ms: int) -> bool:
     return received - occurred > late_after_ms
 
 
-def effects(rows: Iterable[Row], late_after_ms: int) -> Effects:
+def effects(rows: Sequence[Row], late_after_ms: int) -> Effects:
     """The effects of the rows of one shard."""
     out = Effects()
     timelines = out.timelines
     by_second: dict[int, list[Row]] = {}
-    for row in rows:
+    members = _encode_lines([row[:TIMELINE_COLUMNS] for row in rows]).split(b"\n")[:-1]
+    for row, member in zip(rows, members, strict=True):
         user = row[USER_ID]
         occurred = row[OCCURRED_AT]
         line = timelines.get(user)
         if line is None:
             line = timelines[user] = []
-        line += (str(occurred), orjson.dumps(row[:TIMELINE_COLUMNS]).decode())
+        line += (str(occurred), member)
         if row[RECEIVED_AT] - occurred > late_after_ms:
             out.late += 1
             continue

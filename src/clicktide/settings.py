@@ -287,7 +287,7 @@ REGISTRY: dict[str, Setting] = {
             int,
             256,
             "hashes",
-            "Hashes that hold a shard's claims, from the next window on; a few dozen claims in each is best.",
+            "Hashes that hold a shard's claims, from the next window on: one costs Redis least CPU, many with a few dozen each half the memory.",
             _power_of_two,
         ),
         Setting(

@@ -60,6 +60,8 @@ def redis_conf(settings: StackSettings, data: Path, log: Path) -> str:
             "rdbcompression no",
             # A small file is read in seconds: no need to write it anew each time that it has doubled.
             "auto-aof-rewrite-min-size 512mb",
+            # A day's claims of a shard may be one table, which would hold up all else when it expires.
+            "lazyfree-lazy-expire yes",
             f"maxmemory {settings.redis_memory_mb}mb",
             "maxmemory-policy noeviction",
             "tcp-backlog 128",

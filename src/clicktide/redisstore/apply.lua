@@ -8,7 +8,7 @@
 -- KEYS[1]  the shard's key prefix
 -- ARGV[1]  now (s); 0 asks this server, so that workers whose clocks disagree still agree on the generation
 -- ARGV[2]  the window (s)
--- ARGV[3]  hashes of a generation that begins now
+-- ARGV[3]  hashes of a generation that begins now, a power of two: one is read and written in a few calls, many take half its memory
 -- ARGV[4]  for each record 12 bytes of field and 22 of claim (8 of fingerprint, 14 of place), with nothing between
 -- ARGV[5]  msgpack: [counts, timelines, length, timeline ttl, visitors]; times in seconds
 --   counts     list of [key, ttl or 0, flat list of (field, increment as text)]
@@ -57,42 +57,83 @@ local function hashes(length)
   while count < length do count = 2 * count end
   return count
 end
-local buckets = expiring and hashes(#expiring) or tonumber(ARGV[3])
-local previous_length = call('STRLEN', p .. 'c:' .. (generation - 1))
-local has_previous, previous_buckets = previous_length > 0, hashes(previous_length)
+local among = expiring and hashes(#expiring) or tonumber(ARGV[3])
+local length_before = call('STRLEN', p .. 'c:' .. (generation - 1))
 
-local answer, homes, fields, fresh = {}, {}, {}, {}
-for i = 1, #claims, 34 do
-  local field, claim = sub(claims, i, i + 11), sub(claims, i + 12, i + 33)
-  local high, low = byte(claims, i, i + 1)
-  local place = high * 256 + low
-  local bucket = place % buckets
-  local old = has_previous and call('HGET', whole(previous, place % previous_buckets), field)
-  if not old then
-    local home = whole(current, bucket)
-    if call('HSETNX', home, field, claim) == 1 then
-      homes[#homes + 1], fields[#fields + 1] = home, field
-      if not expiring or byte(expiring, bucket + 1) ~= 49 then fresh[bucket] = home end
+local count, fields, claimed = #claims / 34, {}, {}
+for n = 1, count do
+  local i = 34 * n - 33
+  fields[n], claimed[n] = sub(claims, i, i + 11), sub(claims, i + 12, i + 33)
+end
+local function bucket_of(field, among)
+  local high, low = byte(field, 1, 2)
+  return (high * 256 + low) % among
+end
+-- For each field the claim that a generation has of it, or false.
+local function found_in(homes, among)
+  local found = {}
+  if among > 1 then
+    for n, field in ipairs(fields) do
+      found[n] = call('HGET', whole(homes, bucket_of(field, among)), field)
+    end
+    return found
+  end
+  for from = 1, count, 1000 do
+    local some = call('HMGET', whole(homes, 0), unpack(fields, from, math.min(from + 999, count)))
+    for i = 1, #some do found[from + i - 1] = some[i] end
+  end
+  return found
+end
+
+local answer, fresh = {}, {}
+local function not_fresh(n, old)
+  local claim = claimed[n]
+  answer[#answer + 1] = n - 1
+  answer[#answer + 1] = old == claim and 0 or sub(old, 1, 8) == sub(claim, 1, 8) and 1 or 2
+end
+local older = length_before > 0 and found_in(previous, hashes(length_before)) or {}
+if among == 1 then
+  -- Read first, and written when all are fresh: two calls for a thousand claims, and nothing to undo.
+  local known, home, here, new = found_in(current, 1), whole(current, 0), {}, {}
+  for n, field in ipairs(fields) do
+    local old = older[n] or known[n] or here[field]
+    if old then
+      not_fresh(n, old)
     else
-      old = call('HGET', home, field)
+      here[field], new[2 * n - 1], new[2 * n] = claimed[n], field, claimed[n]
     end
   end
-  if old then
-    answer[#answer + 1] = (i - 1) / 34
-    answer[#answer + 1] = old == claim and 0 or string.sub(old, 1, 8) == string.sub(claim, 1, 8) and 1 or 2
+  if #answer > 0 then return answer end
+  for from = 1, 2 * count, 2000 do call('HSET', home, unpack(new, from, math.min(from + 1999, 2 * count))) end
+  if count > 0 and not expiring then fresh[0] = home end
+else
+  local homes, made = {}, {}
+  for n, field in ipairs(fields) do
+    local old = older[n]
+    if not old then
+      local bucket = bucket_of(field, among)
+      local home = whole(current, bucket)
+      if call('HSETNX', home, field, claimed[n]) == 1 then
+        homes[#homes + 1], made[#made + 1] = home, field
+        if not expiring or byte(expiring, bucket + 1) ~= 49 then fresh[bucket] = home end
+      else
+        old = call('HGET', home, field)
+      end
+    end
+    if old then not_fresh(n, old) end
+  end
+  if #answer > 0 then
+    for i, home in ipairs(homes) do call('HDEL', home, made[i]) end
+    return answer
   end
 end
-if #answer > 0 then
-  for i, home in ipairs(homes) do call('HDEL', home, fields[i]) end
-  return answer
-end
 
-if not expiring then call('SETRANGE', marker, buckets - 1, '0') end
+if not expiring then call('SETRANGE', marker, whole('%d', among - 1), '0') end
 for bucket, home in pairs(fresh) do
-  call('EXPIRE', home, ttl)
-  call('SETRANGE', marker, bucket, '1')
+  call('EXPIRE', home, whole('%d', ttl))
+  call('SETRANGE', marker, whole('%d', bucket), '1')
 end
-if not expiring then call('EXPIRE', marker, ttl) end
+if not expiring then call('EXPIRE', marker, whole('%d', ttl)) end
 -- A key is kept for at least its ttl after the last change, and a sixteenth longer: asking for what is left costs a
 -- third of setting it anew, and is not written to the append-only file.
 local function keep(key, ttl_s)
@@ -125,11 +166,11 @@ for _, count in ipairs(a[1]) do
   else for i = 1, #increments, 2 do call('HINCRBY', key, increments[i], increments[i + 1]) end end
   keep(key, count[2])
 end
-local last = -a[3] - 1
+local last = whole('%d', -a[3] - 1)
 for _, timeline in ipairs(a[2]) do
   local key, scored = p .. timeline[1], timeline[2]
   for from = 1, #scored, 1000 do call('ZADD', key, unpack(scored, from, math.min(from + 999, #scored))) end
-  call('ZREMRANGEBYRANK', key, 0, last)
+  call('ZREMRANGEBYRANK', key, '0', last)
   keep(key, a[4])
 end
 for _, seen in ipairs(a[5]) do

@@ -164,7 +164,7 @@ def one_by_one(rows):
     """The same as `effects`, each event for itself, from what docs/semantics.md says of it."""
     out = aggregate.Effects()
     for r in map(dict, (zip(COLUMNS, r, strict=True) for r in rows)):
-        member = json.dumps(list(r.values())[: EXTRA + 1], ensure_ascii=False, separators=(",", ":"))
+        member = json.dumps(list(r.values())[: EXTRA + 1], ensure_ascii=False, separators=(",", ":")).encode()
         out.timelines.setdefault(r["user_id"], []).extend([str(r["occurred_at"]), member])
         if r["received_at"] - r["occurred_at"] > WEEK_MS:
             out.late += 1

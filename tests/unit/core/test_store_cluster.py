@@ -53,9 +53,12 @@ def server(tmp_path_factory):
         yield found
 
 
+hashes = contract.hashes
+
+
 @pytest.fixture
-def box(server):
-    return contract.Box(server.url)
+def box(server, hashes):
+    return contract.Box(server.url, **{"claims.buckets": hashes})
 
 
 @pytest.fixture

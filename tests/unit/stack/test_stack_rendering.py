@@ -54,6 +54,7 @@ def test_redis() -> None:
         "appendonly yes",
         "appendfsync everysec",
         "maxmemory 77mb",
+        "lazyfree-lazy-expire yes",
         "maxmemory-policy noeviction",
     ):
         assert line in lines
