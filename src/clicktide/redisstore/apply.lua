@@ -128,12 +128,12 @@ else
   end
 end
 
-if not expiring then call('SETRANGE', marker, whole('%d', among - 1), '0') end
+if not expiring then call('SETRANGE', marker, among - 1, '0') end
 for bucket, home in pairs(fresh) do
-  call('EXPIRE', home, whole('%d', ttl))
-  call('SETRANGE', marker, whole('%d', bucket), '1')
+  call('EXPIRE', home, ttl)
+  call('SETRANGE', marker, bucket, '1')
 end
-if not expiring then call('EXPIRE', marker, whole('%d', ttl)) end
+if not expiring then call('EXPIRE', marker, ttl) end
 -- A key is kept for at least its ttl after the last change, and a sixteenth longer: asking for what is left costs a
 -- third of setting it anew, and is not written to the append-only file.
 local function keep(key, ttl_s)
@@ -166,11 +166,11 @@ for _, count in ipairs(a[1]) do
   else for i = 1, #increments, 2 do call('HINCRBY', key, increments[i], increments[i + 1]) end end
   keep(key, count[2])
 end
-local last = whole('%d', -a[3] - 1)
+local last = -a[3] - 1
 for _, timeline in ipairs(a[2]) do
   local key, scored = p .. timeline[1], timeline[2]
   for from = 1, #scored, 1000 do call('ZADD', key, unpack(scored, from, math.min(from + 999, #scored))) end
-  call('ZREMRANGEBYRANK', key, '0', last)
+  call('ZREMRANGEBYRANK', key, 0, last)
   keep(key, a[4])
 end
 for _, seen in ipairs(a[5]) do
