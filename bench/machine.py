@@ -29,6 +29,7 @@ ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Storm daemons", ("DevZookeeper",)),
     ("Kafka", ("kafka.Kafka",)),
     ("Redis", ("redis-server",)),
+    ("Redis", ("redis-aof-rewrite",)),
     ("MariaDB", ("mariadbd",)),
     ("demo", ("cli.main demo",)),
 )
