@@ -32,8 +32,9 @@ from deploy.embedded.progress import READ_BY_TOPOLOGIES, Position, positions
 TICK_S = 0.05
 BEGIN_S = 60.0  # until the senders' first records are accepted
 SENDERS_S = 90.0  # after the faults, for what they have not sent yet
-# A drain that moves nothing for so long has failed: the 1m tier may wait for 60, and Storm for two minutes for a worker.
-STUCK_S = 300.0
+# A drain that moves nothing for so long has failed: the 10m tier, which a record has got to that met a fault at each of its
+# attempts, may wait for 600, and Storm for two minutes for a worker.
+STUCK_S = 720.0
 LEDGER_WAIT_S = 60.0
 
 
