@@ -53,7 +53,7 @@ def test_the_tally_is_that_of_the_rows_before(store, rows, since):
     found = store.at_owner(SHARD, lambda c: past.tally_before(c, SHARD, "u", since))
     assert found.as_json() == Tally().add(before).as_json()
     if since is not None:
-        assert asked(store, since, None) == (len(before), 0, False)
+        assert asked(store, since, since - 1) == (len(before), 0, False)
 
 
 def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):
@@ -62,6 +62,7 @@ def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):
     assert asked(store, 1030, 2000).inside == 30
     assert asked(store, 0, 2000).inside == 60
     assert asked(store, 2000, 3000).inside == 0
+    assert asked(store, 1030, None).inside == 30, "of what Redis has nothing of, all is missing there"
 
 
 def test_of_another_user_there_is_nothing(store, rows):
@@ -81,6 +82,7 @@ def test_those_who_ask_together_get_their_own_answers(store, rows, n):
         (Ask(SHARD, "u", 1059, 5000), (59, 1, False)),
         (Ask(SHARD, "back", 1010, 1019), (0, 0, False)),
         (Ask(SHARD, "other", 1010, None), (1, 0, False)),
+        (Ask(SHARD, "u", 1050, None), (50, 10, False)),
     ]
     chosen = [several[i % len(several)] for i in range(n)]
     found = store.at_owner(SHARD, lambda c: accounts(c, [ask for ask, _ in chosen]))

@@ -16,10 +16,12 @@ from clicktide.sql.schema import erased
 from clicktide.sql.schema import stored_events as events
 
 MOST = 32  # questions a statement
+_EVER = 2**62
 
 
 class Ask(NamedTuple):
-    """Of whom, and of which times (ms): events before `since` are old; `last` is that of the newest that Redis has, None for none."""
+    """Of whom, and of which times (ms): events before `since` are old; `last` is that of the newest that Redis has, None for none: then
+    whatever SQL has from `since` on is missing there."""
 
     shard: int
     user_id: str
@@ -28,7 +30,7 @@ class Ask(NamedTuple):
 
 
 class Account(NamedTuple):
-    """`older` events lie before `since`, `inside` events from then up to `last`; `erased`: the user's events are dropped."""
+    """`older` events lie before `since`, `inside` events from then up to `last` (None: all); `erased`: the user's events are dropped."""
 
     older: int
     inside: int
@@ -48,8 +50,7 @@ def _accounts(connection: Connection, asks: Sequence[Ask]) -> list[Account]:
     given: dict[str, Any] = {}
     for n in range(size):  # up to the statement's size with the last one again
         ask = asks[min(n, len(asks) - 1)]
-        # Without a newest one nothing is inside.
-        last = ask.since - 1 if ask.last is None else ask.last
+        last = _EVER if ask.last is None else ask.last
         given |= {f"n{n}": n, f"h{n}": ask.shard, f"u{n}": ask.user_id, f"s{n}": ask.since, f"l{n}": last}
     found: list[Account | None] = [None] * size
     for n, older, inside, lifted in connection.execute(_statement(size), given):

@@ -86,8 +86,8 @@ class Past(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has;
-    `erased`: the user's events are dropped."""
+    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has, or all
+    where it has none; `erased`: the user's events are dropped."""
 
     tally: Tally
     inside: int

@@ -170,6 +170,23 @@ def test_when_redis_has_lost_a_user_sql_answers(place, now):
     assert (whole["events"], profile["events"], len(timeline["events"])) == (120, 121, 121)
 
 
+def test_when_redis_has_lost_everything_sql_answers(place, now):
+    stored(place, [event(i, now - i, "pay") for i in range(7)])
+    client = redis.Redis.from_url(place.server.url)
+
+    async def work(http, _):
+        client.delete(keys.timeline("t", shard_of("u1", 8), "u1"))
+        return [
+            (await http.get(f"/v1/users/u1/{w}")).json()
+            for w in ("profile", "timeline", "purchases", "sessions")
+        ]
+
+    profile, timeline, purchases, sessions = place.ask(work)
+    client.close()
+    assert profile["events"] == len(timeline["events"]) == len(purchases["purchases"]) == 7
+    assert sum(s["events"] for s in sessions["sessions"]) == 7
+
+
 def test_sessions_by_id_and_by_time_in_pages(place, now):
     events = [
         *(event(i, now - i * MINUTE, session_id="a") for i in range(3)),
