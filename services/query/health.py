@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from clicktide import topics
@@ -26,10 +25,6 @@ _FRESH_MS = 1000
 _OLD_MS, _WAIT_S = 3000, 0.25
 # A worker that has said nothing for so long says nothing of its breakers either.
 _WORKER_SILENT_MS = 60_000
-
-
-# A hash in Python, of users who are asked for again and again.
-_partition_of = lru_cache(50_000)(partition_of)
 
 
 class Look(NamedTuple):
@@ -83,7 +78,7 @@ class Health:
             await asyncio.wait({task}, timeout=_WAIT_S)
         if user_id is None:
             return self._earliest
-        return self._complete.get(_partition_of(user_id.encode(), len(self._complete) or 1)) or None
+        return self._complete.get(partition_of(user_id.encode(), len(self._complete) or 1)) or None
 
     def degraded_by(self, look: Look) -> list[str]:
         """As `degraded`, of that reading."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from clicktide.errors import StoreError
@@ -40,8 +40,7 @@ class Histories:
     ) -> None:
         self._stores, self._now_ms, self._clock = stores, now_ms, clock
         self._namespace = settings.text("redis.namespace")
-        # The hash costs as much as a whole layer of the request; who was asked for is asked for again.
-        self._shard_of = lru_cache(_REMEMBERED)(partial(shard_of, shards=settings.integer("shards.count")))
+        self._shard_of = partial(shard_of, shards=settings.integer("shards.count"))
         # Callers name a person as the events do; the stores may know a pseudonym.
         self._stored_as = partial(stored_id, settings)
         self._limits = Limits.of(settings)
@@ -93,7 +92,7 @@ class Histories:
         if wanted.since is not None and wanted.since >= held_from:
             return True, True
         past = self._pasts.get(user_id)
-        if past is None or card < past.card or self._clock() - past.made > pasts.good_for(past):
+        if past is None or card < past.card or not pasts.fresh(past, self._clock()):
             try:
                 past = await self._learn(shard, user_id, empty=card == 0)
             except StoreError:
@@ -106,7 +105,7 @@ class Histories:
         where nobody can say."""
         user_id = self._stored_as(user_id)
         past = self._pasts.get(user_id)
-        if past is not None and past.empty and self._clock() - past.made <= pasts.good_for(past):
+        if past is not None and past.empty and pasts.fresh(past, self._clock()):
             return past.erased
         shard = self._shard_of(user_id)
         return (await self._accounts.of(Ask(shard, user_id, self._now_ms(), None))).erased

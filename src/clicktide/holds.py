@@ -66,7 +66,7 @@ class Holds:
         those that need not wait any more are then taken."""
         if not self._away or partition.topic != self._topic or not headers:
             return most
-        if others := self._others(partition, offsets, headers, most, self._away):
+        if others := self._others(partition, offsets, headers, most):
             return others
         if now_ms - timestamps[0] >= self._longest_ms:
             return next((i for i in range(1, most) if now_ms - timestamps[i] < self._longest_ms), most)
@@ -98,10 +98,9 @@ class Holds:
         offsets: Sequence[int],
         headers: Sequence[Headers],
         most: int,
-        away: Away,
     ) -> int:
         """How many records there are up to the last one that waits for nobody who is away: those before it have to make way."""
-        first, last = offsets[0], offsets[most - 1]
+        first, last, away = offsets[0], offsets[most - 1], self._away
         known = self._looked.get(partition)
         # A held partition is asked about at every `next`, and nothing of it changes: its records are looked through once.
         if known is None or known[:3] != (first, last, away):

@@ -6,6 +6,8 @@ of just 2^(k-m) shards.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
 
@@ -29,14 +31,18 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+# In Python the hash costs as much as the rest of most callers' work, and the same users come again and again.
+_hashed = lru_cache(65_536)(murmur2)
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition Kafka's default partitioner puts `key` in."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return (_hashed(key) & 0x7FFFFFFF) % partitions
 
 
 def shard_of(user_id: str, shards: int) -> int:
     """The logical shard of a user, 0 <= shard < shards."""
-    return (murmur2(user_id.encode()) & 0x7FFFFFFF) % shards
+    return (_hashed(user_id.encode()) & 0x7FFFFFFF) % shards
 
 
 def dsn_index(shard: int, dsns: int) -> int:

@@ -109,18 +109,16 @@ def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held
     return Read(commands, fold)
 
 
-def good_for(past: Past) -> float:
-    """For how long (s) it may be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
-    if past.trimmed:
-        return _TRIMMED_S
-    return _EMPTY_S if past.empty else _WHOLE_S
+def fresh(past: Past, clock: float) -> bool:
+    """Whether it is young enough to be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
+    good_for = _TRIMMED_S if past.trimmed else _EMPTY_S if past.empty else _WHOLE_S
+    return clock - past.made <= good_for
 
 
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
     """Whether the tally and the rows found from its cut on are together all events of the user."""
     full = found.card >= limits.length
-    age = clock - past.made
-    if age > good_for(past) or (full and age > _TRIMMED_S) or found.card < past.card:
+    if not fresh(past, clock) or (full and clock - past.made > _TRIMMED_S) or found.card < past.card:
         return False
     if not full:
         # One more below the cut came late and is not in the tally.

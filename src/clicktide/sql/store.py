@@ -178,14 +178,8 @@ class SqlStore:
         self, dsn_index: int, shards: Collection[int], work: Callable[[Connection], T]
     ) -> T | None:
         """As `at_owner`, where the DSN holds all of `shards`; None where it does not."""
-        dsn = self.dsns[dsn_index]
-
-        def here(connection: Connection) -> T | None:
-            self.placements.look(dsn, connection)
-            held = all(self.placement.accepts(dsn_index, shard, copy=False) for shard in shards)
-            return work(connection) if held else None
-
-        return dsn.read(here)
+        found = self._at_holder(self.dsns[dsn_index], shards, work)
+        return None if found is None else found[0]
 
     def at_dsn(self, dsn_index: int, work: Callable[[Connection, list[int]], T]) -> T:
         """`work` on a connection to the DSN and the shards that it holds; it reads only, and may run again."""
@@ -309,16 +303,23 @@ class SqlStore:
     def _at_owner(self, shard: int, work: Callable[[Connection], T]) -> T:
         dsn = self.dsns[self.dsn_of(shard)]
         for hop in range(_HOPS):
-
-            def here(connection: Connection, dsn: Dsn = dsn, now: bool = hop > 0) -> tuple[T] | None:
-                self.placements.look(dsn, connection, now=now)
-                return (work(connection),) if self.placement.accepts(dsn.index, shard, copy=False) else None
-
-            found = dsn.read(here)
+            found = self._at_holder(dsn, (shard,), work, now=hop > 0)
             if found is not None:
                 return found[0]
             dsn = self.dsns[self.placement.next(dsn.index, shard)]
         raise StoreUnavailable(dsn.store, "a shard moves faster than it can be followed")
+
+    def _at_holder(
+        self, dsn: Dsn, shards: Collection[int], work: Callable[[Connection], T], *, now: bool = False
+    ) -> tuple[T] | None:
+        """What `work` answers at the DSN; None where it does not hold all of `shards`, as it said lately, or says `now`."""
+
+        def here(connection: Connection) -> tuple[T] | None:
+            self.placements.look(dsn, connection, now=now)
+            held = all(self.placement.accepts(dsn.index, shard, copy=False) for shard in shards)
+            return (work(connection),) if held else None
+
+        return dsn.read(here)
 
     def _everywhere(
         self, work: Callable[[Connection, list[int]], T], enough: Callable[[T], bool] | None = None

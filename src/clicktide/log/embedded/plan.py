@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from clicktide.errors import LogError
 from clicktide.log.embedded import chunk
 from clicktide.log.embedded.catalog import Topic, key_of
 from clicktide.log.port import Headers, Outgoing, Placed, TopicPartition
-from clicktide.shards import murmur2
+from clicktide.shards import partition_of
 
 Answers = list[Placed]
 _NOWHERE = Placed(-1, -1)
-
-_hash = lru_cache(maxsize=65536)(murmur2)
 
 
 @dataclass(slots=True)
@@ -86,7 +83,7 @@ def _place_of(record: Outgoing, topics: Mapping[str, Topic], keyless: int) -> tu
         return key_of(topics, TopicPartition(record.topic, partition)), partition
     if record.key is None:
         return topic.key, keyless % topic.partitions
-    return topic.key, (_hash(record.key) & 0x7FFFFFFF) % topic.partitions
+    return topic.key, partition_of(record.key, topic.partitions)
 
 
 def _enter(
