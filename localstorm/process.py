@@ -1,7 +1,7 @@
 """Starts and ends one component process.
 
-A child has three non-blocking pipes, is the leader of its own session (a Ctrl-C at the terminal is the
-runner's to handle) and is killed by the kernel if the runner dies without a word (Linux; elsewhere it ends
+A child has three non-blocking pipes, is the leader of its own process group (a Ctrl-C at the terminal is the
+runner's to handle; of its session it stays a part, so that the kernel shares the cores among whole topologies) and is killed by the kernel if the runner dies without a word (Linux; elsewhere it ends
 when its stdin does).
 """
 
@@ -70,7 +70,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,
+            process_group=0,
             preexec_fn=_die_with_parent(),  # noqa: PLW1509 - a single system call, no locks taken
         )
         self.pid = self._process.pid

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.priority import give_way
+
 LOG_BYTES = 8 << 20
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
@@ -52,7 +54,7 @@ class Child:
                 _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:  # it died between fork and here
                     os._exit(1)
-            os.nice(self.nice)
+            give_way(self.nice)
 
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

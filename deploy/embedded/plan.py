@@ -14,11 +14,10 @@ from clicktide.settings import ENV_PREFIX, Settings
 from deploy.embedded import redis
 from deploy.embedded.child import Child
 from deploy.embedded.places import Places
+from deploy.priority import GIVE_WAY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOPOLOGIES = ("events", "redrive")
-# Where the cores do not suffice, slices wait rather than whoever asks: an answer is due in milliseconds, a slice in tenths of a second.
-GIVE_WAY = 5
 HOST = "127.0.0.1"
 
 

@@ -13,7 +13,10 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+
+from deploy.priority import give_way
 
 POLL_SECONDS = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -98,8 +101,10 @@ def start_detached(
     cwd: Path,
     environment: Mapping[str, str],
     address: str,
+    nice: int = 0,
 ) -> ProcessRecord:
-    """Start ``argv`` in a session of its own, its output appended to ``out``; it outlives this process.
+    """Start ``argv`` in a session of its own, its output appended to ``out``; it outlives this process,
+    and gives way by ``nice``.
 
     Raises OSError when the program cannot be started.
     """
@@ -113,6 +118,7 @@ def start_detached(
             cwd=cwd,
             env=dict(environment),
             start_new_session=True,
+            preexec_fn=partial(give_way, nice) if nice else None,  # noqa: PLW1509 - this command has one thread
         )
     stat = read_stat(child.pid)
     child.returncode = 0  # it outlives us on purpose: no ResourceWarning, no wait at exit

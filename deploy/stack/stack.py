@@ -149,6 +149,7 @@ class Stack:
                 cwd=item.folder,
                 environment=item.environment(),
                 address=item.address,
+                nice=item.nice,
             )
         except OSError as error:
             raise StackError(

@@ -36,6 +36,8 @@ class Server(ABC):
     """The jar set that it runs from, see deploy.stack.jars."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_seconds: ClassVar[float] = 30.0
+    nice: ClassVar[int] = 0
+    """By so many steps of nice it gives way, see deploy.priority."""
 
     def __init__(self, name: str, port: int, settings: StackSettings) -> None:
         self.name = name

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+from deploy.priority import GIVE_WAY
 from deploy.stack.jars import jar_folder
 from deploy.stack.java import java_argv, rolling_log4j2
 from deploy.stack.nimbus import nimbus
@@ -22,7 +23,6 @@ from deploy.storm.home import ensure_home, storm_home
 from deploy.storm.loopback import loopback_environment
 from deploy.storm.shell import component_environment
 
-GIVE_WAY = "5"
 SHADE = "org.apache.storm.shade."
 
 
@@ -117,13 +117,10 @@ class Supervisor(StormDaemon):
 
     after: ClassVar[tuple[str, ...]] = ("nimbus",)
     main: ClassVar[str] = "org.apache.storm.daemon.supervisor.Supervisor"
+    nice: ClassVar[int] = GIVE_WAY  # its workers inherit it
 
     def __init__(self, settings: StackSettings) -> None:
         super().__init__("supervisor", settings.supervisor_port, settings)
-
-    def argv(self) -> list[str]:
-        # Its workers inherit it: on a machine that has the stores and services too, slices wait rather than whoever asks.
-        return ["nice", "-n", GIVE_WAY, *super().argv()]
 
     def answers(self) -> bool:
         if not accepts(self.port):

@@ -12,6 +12,7 @@ from cli import local
 from cli.demo import Traffic, forget_old_truths
 from clicktide.log.port import TopicInfo
 from clicktide.settings import Settings
+from deploy import priority
 from deploy.embedded import plan, record, redis
 from deploy.embedded.child import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Child, keep_small
 from deploy.embedded.errors import EmbeddedError
@@ -19,6 +20,7 @@ from deploy.embedded.hold import held, prepare_folders
 from deploy.embedded.places import Places, private_socket
 from deploy.embedded.progress import Position, parse_published, positions
 from deploy.embedded.relay import BURST, EVERY_S, Relay
+from deploy.priority import give_way
 
 
 def child(log: Path) -> Child:
@@ -37,6 +39,28 @@ def test_a_process_that_is_to_give_way_does(tmp_path):
     assert made.process is not None
     made.process.wait(20)
     assert int(log.read_text()) == os.nice(0) + 3
+
+
+def test_its_session_gives_way_as_well_once_the_kernel_takes_it(monkeypatch):
+    told = []
+
+    class Busy:
+        def write_text(self, text):
+            told.append(text)
+            if len(told) < 3:
+                raise BlockingIOError
+
+    monkeypatch.setattr(priority, "_AUTOGROUP", Busy())
+    monkeypatch.setattr(priority.time, "sleep", lambda _: None)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    give_way(3)
+    assert told == ["3\n"] * 3
+
+
+def test_a_kernel_without_sessions_shares_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(priority, "_AUTOGROUP", tmp_path / "none" / "autogroup")
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    give_way(3)
 
 
 # -- the data directory
