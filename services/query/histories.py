@@ -6,16 +6,18 @@ that Redis alone answers. Everything raised is a `StoreError`: neither store cou
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clicktide.errors import StoreError
+from clicktide.errors import StoreError, StoreUnavailable
 from clicktide.pseudonym import stored_id
 from clicktide.read import past as pasts
 from clicktide.read import timelines
-from clicktide.read.accounts import Ask
+from clicktide.read.accounts import Account, Ask
+from clicktide.read.before import MOST, tally_before
 from clicktide.read.past import Held, Limits, Past, Stored
 from clicktide.read.tally import Tally
 from clicktide.read.timelines import Page, Wanted
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from clicktide.sql import SqlStore
 
 _REMEMBERED = 50_000
+# Histories that are summed up at the same time: the other threads are for short questions.
+_SUMS = 2
 
 
 class Histories:
@@ -46,6 +50,9 @@ class Histories:
         self._limits = Limits.of(settings)
         self._accounts = Accounts(stores)
         self._pasts: OrderedDict[str, Past] = OrderedDict()
+        self._learning: dict[str, asyncio.Future[None]] = {}
+        self._turns = asyncio.Semaphore(_SUMS)
+        self._patience = settings.number("http.store_timeout_s")
 
     # Pages
 
@@ -118,35 +125,75 @@ class Histories:
         user_id = self._stored_as(user_id)
         shard = self._shard_of(user_id)
         try:
-            past = self._pasts.get(user_id)
-            found: Held | None = None
-            if past is not None:
-                found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, past.cut))
-            if past is None or found is None or not self._holds(past, found):
+            good = await self._still_good(shard, user_id)
+            if good is None and (other := self._learning.get(user_id)) is not None:
+                await other
+                good = await self._still_good(shard, user_id)
+            if good is None:
                 return await self._tally_anew(shard, user_id)
         except StoreError:
             # Redis is away; its part is in SQL too.
-            return await self._all(shard, user_id), [], True
+            return await self._all(shard, user_id)
+        past, found = good
         self._remember(user_id, pasts.advanced(past, found))
-        exact = found.card < self._limits.length
+        exact = found.card < self._limits.length and not past.left_out
         return past.tally, found.rows, exact
 
-    def _holds(self, past: Past, found: Held) -> bool:
-        return pasts.still_holds(past, found, self._limits, self._clock())
+    async def _still_good(self, shard: int, user_id: str) -> tuple[Past, Held] | None:
+        """A past, and what Redis has above it, which are all of the user's events together; None if it has to be learned anew."""
+        past = self._pasts.get(user_id)
+        if past is None:
+            return None
+        found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, past.cut))
+        clock = self._clock()
+        if pasts.fresh(past, clock) and pasts.outrun(found, self._limits):
+            return await self._caught_up(shard, user_id, past)
+        if not pasts.still_holds(past, found, self._limits, clock):
+            return None
+        if not pasts.due(past, found, self._limits, clock):
+            return past, found
+        try:
+            below = (await self._accounts.of(Ask(shard, user_id, past.cut, None))).older
+        except StoreError:
+            return past, found  # as good as it was, which is `approximate`
+        confirmed = pasts.confirmed(past, below, self._clock())
+        return None if confirmed is None else (confirmed, found)
+
+    async def _caught_up(self, shard: int, user_id: str, past: Past) -> tuple[Past, Held] | None:
+        rows = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).rows
+        since = pasts.asked_since(rows, self._limits, self._now_ms())
+        if len(rows) < self._limits.length or since < past.cut:
+            return None
+        try:
+            gap = await self._tally_before(shard, user_id, since, past.cut)
+        except StoreError:
+            return None
+        return None if gap.events >= MOST else pasts.caught_up(past, rows, gap, since)
 
     async def _tally_anew(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
+        # A long history is not summed up for each of those who ask for it at the same time.
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._learning[user_id] = done
+        try:
+            return await self._learned_tally(shard, user_id)
+        finally:
+            if self._learning.get(user_id) is done:
+                del self._learning[user_id]
+            done.set_result(None)
+
+    async def _learned_tally(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
         try:
             past = await self._learned(shard, user_id, found.rows)
             if past is None:
                 # Redis lacks events that SQL has: what waits for it comes by the retry topics.
-                return await self._all(shard, user_id), [], True
+                return await self._all(shard, user_id)
         except StoreError:
             if not found.rows:
                 raise
             return Tally(), found.rows, False
         newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
-        return past.tally, newer, not past.trimmed
+        return past.tally, newer, not past.trimmed and not past.left_out
 
     async def _learn(self, shard: int, user_id: str, *, empty: bool = False) -> Past | None:
         """`empty`: Redis has just said that it holds nothing."""
@@ -159,8 +206,7 @@ class Histories:
         since = pasts.asked_since(rows, self._limits, self._now_ms())
         ask = Ask(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
         account = await self._accounts.of(ask)
-        tally = await self._tally_before(shard, user_id, since) if account.older else Tally()
-        stored = Stored(tally, account.inside, account.erased)
+        stored = await self._stored(ask, account)
         past = pasts.learned(rows, stored, since, self._limits, self._clock())
         if past is not None:
             self._remember(user_id, past)
@@ -168,14 +214,34 @@ class Histories:
             self._pasts.pop(user_id, None)
         return past
 
-    async def _all(self, shard: int, user_id: str) -> Tally:
-        return await self._tally_before(shard, user_id, None)
+    async def _stored(self, ask: Ask, account: Account) -> Stored:
+        if not account.older:
+            return Stored(Tally(), account.inside, account.erased)
+        tally = await self._tally_before(ask.shard, ask.user_id, ask.since)
+        left_out = account.older - tally.events if account.older > MOST else 0
+        return Stored(tally, account.inside, account.erased, max(0, left_out))
 
-    async def _tally_before(self, shard: int, user_id: str, since: int | None) -> Tally:
+    async def _all(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
+        tally = await self._tally_before(shard, user_id, None)
+        return tally, [], tally.events < MOST
+
+    async def _tally_before(
+        self, shard: int, user_id: str, since: int | None, start: int | None = None
+    ) -> Tally:
         def ask(sql: SqlStore) -> Tally:
-            return sql.at_owner(shard, lambda c: pasts.tally_before(c, shard, user_id, since))
+            return sql.at_owner(shard, lambda c: tally_before(c, shard, user_id, since, start))
 
-        return await self._stores.sql(self._stores.dsn_of(shard), ask)
+        name = self._stores.dsn_of(shard)
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._turns.acquire()
+        except TimeoutError:
+            # Not the store's fault: its breaker need not know.
+            raise StoreUnavailable(name, "too many long histories are asked for") from None
+        try:
+            return await self._stores.sql(name, ask)
+        finally:
+            self._turns.release()
 
     def _remember(self, user_id: str, past: Past) -> None:
         self._pasts[user_id] = past

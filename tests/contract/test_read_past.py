@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
-from clicktide.read import past
 from clicktide.read.accounts import MOST, Ask, accounts
+from clicktide.read.before import tally_before
 from clicktide.read.tally import Tally
 
 SHARD = 2
@@ -50,10 +50,25 @@ def asked(store, since, newest, user="u"):
 @pytest.mark.parametrize("since", [None, 1000, 1001, 1030, 1060])
 def test_the_tally_is_that_of_the_rows_before(store, rows, since):
     before = [r for r in rows if since is None or r[3] < since]
-    found = store.at_owner(SHARD, lambda c: past.tally_before(c, SHARD, "u", since))
+    found = store.at_owner(SHARD, lambda c: tally_before(c, SHARD, "u", since))
     assert found.as_json() == Tally().add(before).as_json()
     if since is not None:
         assert asked(store, since, since - 1) == (len(before), 0, False)
+
+
+def test_of_a_long_history_the_newest_are_summed_up_and_of_a_part_the_part(store, rows):
+    def found(since, start, most):
+        tally = store.at_owner(SHARD, lambda c: tally_before(c, SHARD, "u", since, start, most))
+        return tally.types, tally.spend, tally.refunds, tally.first, tally.last
+
+    def of(some):
+        tally = Tally().add(some)
+        return tally.types, tally.spend, tally.refunds, tally.first, tally.last
+
+    assert found(None, None, 10) == of(rows[-10:])
+    assert found(1050, 1030, 50) == of(rows[30:50])
+    assert found(1050, 1030, 5) == of(rows[45:50])
+    assert found(1030, 1030, 50) == of([])
 
 
 def test_inside_are_those_from_then_to_the_newest_that_redis_has(store, rows):

@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from clicktide import keys
 from clicktide.read.events import rows_of
 from clicktide.read.plan import Command, Read
 from clicktide.read.tally import Tally
 from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
-from clicktide.sql.schema import events
 
 KEEP = 8  # so many of the newest events stay outside a tally: late ones among them cost nothing
 _FOLD = 32
 _SLACK_MS = 3_600_000
-_WHOLE_S, _TRIMMED_S, _EMPTY_S = 600.0, 30.0, 5.0
-_KNOWN_ROWS = 200  # so many of the newest are looked at for province, gender and age range
+_WHOLE_S, _EMPTY_S = 600.0, 5.0
+# Of a user with more events than Redis keeps SQL counts those below the cut so often, and of a long history not more than so many in a second.
+_COUNTED_S, _COUNTED_A_SECOND = 30.0, 200
 
 
 class Limits(NamedTuple):
@@ -61,7 +58,7 @@ class Past(NamedTuple):
     """`tally` is of all events before `cut` (ms); `older` of them, before `since`, are in SQL only.
 
     `below` and `card` are what Redis held when it was made, at `made` (monotonic s); `trimmed`: Redis held no more than it may;
-    `erased`: the user was, then.
+    `erased`: the user was, then; `left_out`: so many of the oldest events are not in the tally, there are too many.
     """
 
     since: int
@@ -73,6 +70,7 @@ class Past(NamedTuple):
     made: float
     trimmed: bool
     erased: bool = False
+    left_out: int = 0
 
     @property
     def empty(self) -> bool:
@@ -86,12 +84,13 @@ class Past(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What SQL has: `tally` of the events before `since`, and `inside` events from then up to the newest that Redis has, or all
-    where it has none; `erased`: the user's events are dropped."""
+    """What SQL has: `tally` of the events before `since` but for the oldest `left_out`, and `inside` events from then up to the newest that
+    Redis has, or all where it has none; `erased`: the user's events are dropped."""
 
     tally: Tally
     inside: int
     erased: bool = False
+    left_out: int = 0
 
 
 def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held]:
@@ -111,20 +110,48 @@ def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held
 
 def fresh(past: Past, clock: float) -> bool:
     """Whether it is young enough to be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
-    good_for = _TRIMMED_S if past.trimmed else _EMPTY_S if past.empty else _WHOLE_S
-    return clock - past.made <= good_for
+    return past.trimmed or clock - past.made <= (_EMPTY_S if past.empty else _WHOLE_S)
+
+
+def due(past: Past, found: Held, limits: Limits, clock: float) -> bool:
+    """Whether SQL is to count the events below the cut: late ones leave no trace in a timeline that is full."""
+    if not past.trimmed and found.card < limits.length:
+        return False
+    return clock - past.made > max(_COUNTED_S, past.tally.events / _COUNTED_A_SECOND)
+
+
+def confirmed(past: Past, below: int, clock: float) -> Past | None:
+    """The past as of now, SQL having `below` events below the cut; None where late ones are among them.
+
+    SQL may have fewer, being behind Redis: those that are missing there are summed up already.
+    """
+    return past._replace(made=clock) if below <= past.tally.events + past.left_out else None
 
 
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
     """Whether the tally and the rows found from its cut on are together all events of the user."""
     full = found.card >= limits.length
-    if not fresh(past, clock) or (full and clock - past.made > _TRIMMED_S) or found.card < past.card:
+    if not fresh(past, clock) or found.card < past.card:
         return False
     if not full:
         # One more below the cut came late and is not in the tally.
         return found.below == past.below
     # Redis drops the oldest first: while it has one below the cut, it has all above.
     return found.below >= 1
+
+
+def outrun(found: Held, limits: Limits) -> bool:
+    """Whether so much has come that Redis has dropped events above the cut already: SQL has to say what those came to."""
+    return found.card >= limits.length and found.below == 0
+
+
+def caught_up(past: Past, rows: Sequence[Row], gap: Tally, since: int) -> tuple[Past, Held]:
+    """The past that was outrun and what is above it: `gap` is what SQL's events from its cut up to `since` come to, `rows` all
+    that Redis has."""
+    inside = [row for row in rows if row[OCCURRED_AT] >= since]
+    found = Held(len(rows), len(rows) - len(inside), inside)
+    tally = past.tally.plus(gap)
+    return past._replace(cut=since, tally=tally, below=found.below, card=found.card, trimmed=True), found
 
 
 def asked_since(rows: Sequence[Row], limits: Limits, now_ms: int) -> int:
@@ -144,7 +171,8 @@ def learned(rows: Sequence[Row], stored: Stored, since: int, limits: Limits, clo
     below = len(rows) - len(inside)
     full = len(rows) >= limits.length
     tally = stored.tally
-    past = Past(since, tally.events, since, tally, below, len(rows), clock, full, stored.erased)
+    older = tally.events + stored.left_out
+    past = Past(since, older, since, tally, below, len(rows), clock, full, stored.erased, stored.left_out)
     return advanced(past, Held(len(rows), below, inside))
 
 
@@ -158,39 +186,3 @@ def advanced(past: Past, found: Held) -> Past:
     folded = [row for row in found.rows if row[OCCURRED_AT] < cut]
     tally = past.tally.copy().add(folded)
     return past._replace(cut=cut, tally=tally, below=found.below + len(folded), card=found.card)
-
-
-def tally_before(connection: Connection, shard: int, user_id: str, since: int | None) -> Tally:
-    """What SQL's events of a user before `since` (ms) come to, of all of them where it is None."""
-    given = {"shard": shard, "user_id": user_id, "since": _NEVER if since is None else since}
-    tally = Tally()
-    for kind, category, brand, count, total, first, last in connection.execute(_GROUPS, given):
-        tally.group(kind, category, brand, int(count), int(total))
-        tally.seen(int(first), int(last))
-    if tally.events:
-        for row in connection.execute(_NEWEST, given):
-            tally.know(*row)
-    return tally
-
-
-# Made once: making them anew costs ten times what they cost in the server.
-_NEVER = 2**62
-_C = events.c
-_BEFORE = (
-    _C.shard == sa.bindparam("shard"),
-    _C.user_id == sa.bindparam("user_id"),
-    _C.occurred_at < sa.bindparam("since"),
-)
-_NAMES = (_C.type, _C.category_id, _C.brand_id)
-_TIMES = (sa.func.min(_C.occurred_at), sa.func.max(_C.occurred_at))
-_GROUPS = (
-    sa.select(*_NAMES, sa.func.count(), sa.func.coalesce(sa.func.sum(_C.amount), 0), *_TIMES)
-    .where(*_BEFORE)
-    .group_by(*_NAMES)
-)
-_NEWEST = (
-    sa.select(_C.occurred_at, _C.province, _C.gender, _C.age_range)
-    .where(*_BEFORE)
-    .order_by(_C.occurred_at.desc())
-    .limit(_KNOWN_ROWS)
-)

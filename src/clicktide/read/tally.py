@@ -96,6 +96,25 @@ class Tally:
         elif kind == "refund":
             self.refunds += amount
 
+    def plus(self, other: Tally) -> Tally:
+        """What the two come to together, as a tally of its own."""
+        out = self.copy()
+        out.best = None
+        for mine, more in (
+            (out.types, other.types),
+            (out.categories, other.categories),
+            (out.brands, other.brands),
+        ):
+            for key, n in more.items():
+                _more(mine, key, n)
+        out.spend += other.spend
+        out.refunds += other.refunds
+        if other.first is not None and other.last is not None:
+            out.seen(other.first, other.last)
+        out.province, out.gender = _newer(out.province, other.province), _newer(out.gender, other.gender)
+        out.age_range = _newer(out.age_range, other.age_range)
+        return out
+
     def seen(self, first: int, last: int) -> None:
         """Widens the time to [first, last] ms."""
         if self.first is None or first < self.first:
@@ -144,10 +163,12 @@ def _more(counts: Counts, key: str, n: int) -> None:
 
 
 def _newest(one: Known | None, other: Known | None, unknown: str | None) -> str | None:
-    if one is None or other is None:
-        known = one or other
-        return unknown if known is None else known[1]
-    return max(one, other)[1]
+    known = _newer(one, other)
+    return unknown if known is None else known[1]
+
+
+def _newer(one: Known | None, other: Known | None) -> Known | None:
+    return one or other if one is None or other is None else max(one, other)
 
 
 def _leading(counts: Counts) -> list[str]:

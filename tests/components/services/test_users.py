@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 
@@ -148,6 +149,39 @@ def test_a_user_with_more_events_than_redis_keeps(place, now):
     # A late event could be missing, and that is said.
     assert all(body["approximate"] for body in found)
     assert sql == 2  # how many there are, and what the old ones come to
+
+
+def test_a_user_who_outruns_redis_between_two_profiles(place, now):
+    """All that Redis has of him is newer than what was summed up, and some of what came has left it again."""
+    stored(place, [event(i, now - i * 1000, "pay") for i in range(300)])
+
+    async def work(client, services):
+        asked = Asked(services)
+        found = [(await client.get("/v1/users/u1/profile")).json()]
+        for i in range(3):
+            stored(place, [event(1000 + 250 * i + n, now + 250 * i + n, "pay") for n in range(250)])
+            found.append((await client.get("/v1/users/u1/profile")).json())
+        return found, asked.counts["sql"]
+
+    found, sql = place.ask(work, timeline__length=200)
+    assert [body["events"] for body in found] == [300 + 250 * i for i in range(4)]
+    sums = [sum(100 + n for n in [*range(300), *range(1000, 1000 + 250 * i)]) for i in range(4)]
+    assert [body["spend"] for body in found] == sums
+    assert [body["first_seen"] for body in found] == [now - 299_000] * 4
+    assert sql == 2 + 3  # of what came, only what has left Redis is summed up
+
+
+def test_a_long_history_is_summed_up_once_for_all_who_ask_for_it(place, now):
+    stored(place, [event(i, now - i * 1000) for i in range(300)])
+
+    async def work(client, services):
+        asked = Asked(services)
+        answers = await asyncio.gather(*[client.get("/v1/users/u1/profile") for _ in range(12)])
+        return [a.json()["events"] for a in answers], asked.counts["sql"]
+
+    events, sql = place.ask(work, timeline__length=200)
+    assert events == [300] * 12
+    assert sql == 2
 
 
 def test_when_redis_has_lost_a_user_sql_answers(place, now):

@@ -145,9 +145,55 @@ def test_a_full_timeline_holds_while_it_reaches_below_the_cut_and_not_for_long()
     assert (past.trimmed, past.whole) == (True, False)
     assert past.since == NOW - 59 + 1
     assert pasts.still_holds(past, held(rows, past.cut), LIMITS, 1.0)
-    assert not pasts.still_holds(past, held(rows, past.cut), LIMITS, 31.0)
-    much_newer = [row(f"n{i:03}", NOW + 1 + i) for i in range(60)]
-    assert not pasts.still_holds(past, held(much_newer, past.cut), LIMITS, 1.0)
+    assert pasts.still_holds(past, held(rows, past.cut), LIMITS, 10_000.0)
+    assert not pasts.outrun(held(rows, past.cut), LIMITS)
+
+
+def test_a_full_timeline_is_counted_now_and_then_and_of_late_events_made_anew():
+    rows = [row(f"{i:03}", NOW - i) for i in range(60)]
+    past = learned(rows, Tally().add([row("old", NOW - 1000)]))
+    found = held(rows, past.cut)
+    assert not pasts.due(past, found, LIMITS, 30.0)
+    assert pasts.due(past, found, LIMITS, 31.0)
+    have = past.tally.events
+    again = pasts.confirmed(past, have, 31.0)
+    assert again == past._replace(made=31.0)
+    assert pasts.confirmed(past, have - 1, 31.0), "SQL is behind"
+    assert pasts.confirmed(past, have + 1, 31.0) is None
+    assert pasts.confirmed(past._replace(left_out=1), have + 1, 31.0)
+    assert not pasts.due(learned(rows[:5]), held(rows[:5], SINCE), LIMITS, 10_000.0)
+    long = past._replace(tally=Tally().add([row(str(i), NOW - 2000) for i in range(20_000)]))
+    assert not pasts.due(long, found, LIMITS, 99.0), "a long history is counted less often"
+    assert pasts.due(long, found, LIMITS, 101.0)
+
+
+def test_a_past_that_was_outrun_catches_up_by_what_sql_has_between():
+    rows = [row(f"{i:03}", NOW - i, "pay") for i in range(60)]
+    past = learned(rows, Tally().add(rows[59:]))
+    newer = [row(f"n{i:03}", NOW + 1 + i, "pay") for i in range(80)]
+    in_redis = newest_first(rows + newer)[: LIMITS.length]
+    assert pasts.outrun(held(in_redis, past.cut), LIMITS)
+    since = pasts.asked_since(in_redis, LIMITS, NOW)
+    gap = Tally().add(r for r in rows + newer if past.cut <= r[OCCURRED_AT] < since)
+    moved, found = pasts.caught_up(past, in_redis, gap, since)
+    assert moved.tally.copy().add(found.rows).as_json() == Tally().add(rows + newer).as_json()
+    assert pasts.still_holds(moved, found, LIMITS, 1.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=50), st.lists(st.integers(0, 40), max_size=50))
+def test_two_tallies_add_up_to_that_of_all(one, other):
+    parts = [
+        [
+            row(
+                f"{k}{i}", n, ["view", "pay"][n % 2], category_id=f"c{n}", province=f"p{n}" if n % 3 else None
+            )
+            for i, n in enumerate(part)
+        ]
+        for k, part in enumerate((one, other))
+    ]
+    whole = Tally().add(parts[0] + parts[1]).as_json()
+    assert Tally().add(parts[0]).plus(Tally().add(parts[1])).as_json() == whole
 
 
 def test_where_sql_has_more_than_redis_nothing_is_remembered():
