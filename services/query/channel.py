@@ -2,7 +2,8 @@
 
 redis-py makes the connection (address, password, database, TLS, Sentinel); from then on commands go out as they come and
 replies are dealt out in order. That costs a seventh of a pooled pipeline's CPU (docs/decisions/0008-queries.md). Only reads may
-go through it: what was asked on a connection that is lost is asked once more on a new one.
+go through it: what was asked on a connection that is lost is asked once more on a new one. Replies come in order, so one timer a connection
+watches the one that has waited longest; a timer a call is a twentieth of a short answer.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from clicktide.read.plan import SCRIPTS, Command, Read, T
 
-Waiter = tuple[int, list[Any], asyncio.Future[list[Any]]]
+Waiter = tuple[int, list[Any], asyncio.Future[list[Any]], float]
 
 
 class Channel:
-    """`make` answers an unconnected `redis.asyncio` connection (RESP 2). Connects at the first call, and again when it is lost."""
+    """`make` answers an unconnected `redis.asyncio` connection (RESP 2). Connects at the first call, and again when it is lost; who
+    has waited `patience` seconds for a reply gets a `TimeoutError`, and the connection is left."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], Any], patience: float) -> None:
+        self._make, self._patience = make, patience
         self._lock = asyncio.Lock()
         self._line: _Line | None = None
 
@@ -46,6 +48,13 @@ class Channel:
                 raise error
             await self._ask([("SCRIPT", "LOAD", script.text) for script in SCRIPTS])
         raise AssertionError("unreachable")
+
+    def at_once(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]] | None:
+        """The replies, errors among them, or `TimeoutError`, or redis-py's `ConnectionError`; None where there is no connection yet."""
+        line = self._line
+        if line is None or not line.alive:
+            return None
+        return line.ask(b"".join([hiredis.pack_command(c) for c in commands]), len(commands))  # type: ignore[arg-type]
 
     def drop(self) -> None:
         """Leaves the connection; whoever waits for it gets an error."""
@@ -71,14 +80,16 @@ class Channel:
             if self._line is None or not self._line.alive:
                 connection = self._make()
                 await connection.connect()
-                self._line = _Line(connection)
+                self._line = _Line(connection, self._patience)
             return self._line
 
 
 class _Line(asyncio.Protocol):
     """A connection that redis-py has opened, taken over."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, patience: float) -> None:
+        self._loop, self._patience = asyncio.get_running_loop(), patience
+        self._watch: asyncio.TimerHandle | None = None
         # redis-py has no public way to give its socket away. The streams would close it when they are collected.
         self._streams = (connection._writer, connection._reader)  # noqa: SLF001
         connection._writer = connection._reader = None  # noqa: SLF001
@@ -89,14 +100,30 @@ class _Line(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def ask(self, packed: bytes, replies: int) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((replies, [], future))
+        loop = self._loop
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((replies, [], future, loop.time() + self._patience))
+        if self._watch is None:
+            self._watch = loop.call_later(self._patience, self._look)
         self._transport.write(packed)
         return future
 
+    def _look(self) -> None:
+        self._watch = None
+        if not self._waiting:
+            return  # the next one to ask starts it again
+        wait = self._waiting[0][3] - self._loop.time()
+        if wait > 0:
+            self._watch = self._loop.call_later(wait, self._look)
+        else:
+            self._end(TimeoutError(f"no reply after {self._patience:g} s"))
+
     def abort(self) -> None:
+        self._end(RedisConnectionError("the connection was lost: closed"))
+
+    def _end(self, error: Exception) -> None:
         self._transport.abort()
-        self.connection_lost(None)
+        self._fail(error)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -106,7 +133,7 @@ class _Line(asyncio.Protocol):
                 reply = self._reader.gets()
                 if reply is False:
                     return
-                wanted, got, future = waiting[0]
+                wanted, got, future, _ = waiting[0]
                 got.append(reply)
                 if len(got) == wanted:
                     waiting.popleft()
@@ -116,10 +143,16 @@ class _Line(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(RedisConnectionError(f"the connection was lost: {exc or 'closed'}"))
+
+    def _fail(self, error: Exception) -> None:
         self.alive = False
-        for _, _, future in self._waiting:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        for _, _, future, _ in self._waiting:
             if not future.done():
-                future.set_exception(RedisConnectionError(f"the connection was lost: {exc or 'closed'}"))
+                future.set_exception(error)
         self._waiting.clear()
 
 

@@ -18,6 +18,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from clicktide.breaker import CLOSED, Breaker
 from clicktide.errors import LogError, LogUnavailable, SettingError, StoreError, StoreUnavailable
@@ -59,12 +60,13 @@ class Stores:
         self._failures = 1
         self._probe_s = min(1.0, settings.number("breaker.probe_s"))
         self._redis = connect(settings, self._timeout)
-        self._narrow, self._wide = channels(self._redis)
+        self._narrow, self._wide = channels(self._redis, self._timeout)
         self._sql: SqlStore | None = None
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stores")
         # Log handles belong to one thread at a time; a long search must not hold up the lag.
         self._lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in ("lag", "search")}
         self._breakers: dict[str, Breaker] = {}
+        self._redis_up = self._breaker("redis")
 
     @property
     def away(self) -> list[str]:
@@ -73,6 +75,11 @@ class Stores:
 
     async def redis(self, read: Read[T]) -> T:
         """One pipeline, or for a wide read a few, one after the other."""
+        if self._narrow is not None and len(read.commands) < _WIDE and self._redis_up.state == CLOSED:
+            # The usual case, without what the others need: the line keeps the deadline.
+            replies = self._narrow.at_once(read.commands)
+            if replies is not None and (found := await self._replied(replies)) is not None:
+                return read.fold(found)
 
         async def ask() -> T:
             with errors_named():
@@ -83,6 +90,20 @@ class Stores:
                 return await self._wide.read(read, _PART)
 
         return await self._guarded("redis", ask)
+
+    async def _replied(self, replies: asyncio.Future[list[Any]]) -> list[Any] | None:
+        """The replies; None where they have to be asked for once more."""
+        try:
+            found = await replies
+        except TimeoutError:
+            self._failed("redis", self._redis_up)
+            raise _away("redis", f"no answer after {self._timeout:g} s") from None
+        except RedisConnectionError:
+            return None
+        for reply in found:
+            if isinstance(reply, ResponseError):
+                return None
+        return found
 
     async def sql(self, name: str, ask: Callable[[SqlStore], T]) -> T:
         """`ask` runs in a thread. `name` is the store that it needs: `mysql.<dsn>`."""
@@ -199,12 +220,13 @@ class Stores:
                 channel.drop()
 
 
-def channels(client: Any) -> tuple[Channel | None, Channel | None]:
-    """The channels for narrow and for wide reads; none for a cluster, which has a connection a node."""
+def channels(client: Any, patience: float) -> tuple[Channel | None, Channel | None]:
+    """The channels for narrow and for wide reads, whose replies take `patience` seconds at most; none for a cluster, which has a
+    connection a node."""
     if isinstance(client, AsyncCluster):
         return None, None
     make = client.connection_pool.make_connection
-    return Channel(make), Channel(make)
+    return Channel(make, patience), Channel(make, patience)
 
 
 def _ping(sql: SqlStore, i: int) -> None:

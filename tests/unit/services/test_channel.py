@@ -63,13 +63,13 @@ class Connection:
         self._reader, self._writer = await asyncio.open_unix_connection(self.path)
 
 
-def run(tmp_path, reply, work):
+def run(tmp_path, reply, work, patience=20.0):
     @asynccontextmanager
     async def serving():
         server = Server(reply)
         path = str(tmp_path / "s")
         listening = await asyncio.start_unix_server(server.serve, path)
-        channel = Channel(lambda: Connection(path))
+        channel = Channel(lambda: Connection(path), patience)
         try:
             yield server, channel
         finally:
@@ -194,3 +194,36 @@ def test_an_answer_that_is_no_redis_ends_the_connection(tmp_path):
             await channel.read(read("a"))
 
     run(tmp_path, nonsense, work)
+
+
+def test_who_has_waited_too_long_is_told_and_those_behind_as_well(tmp_path):
+    """A server that hangs hangs for all; a new connection may find it well again."""
+
+    def reply(command, server):
+        if len(server.asked) == 2:
+            raise HangError
+        return echo(command, server)
+
+    async def work(server, channel):
+        await channel.read(read("a"))
+        got = await asyncio.gather(
+            channel.at_once([("ECHO", "b")]), channel.at_once([("ECHO", "c")]), return_exceptions=True
+        )
+        assert channel.at_once([("ECHO", "d")]) is None, "the connection was left"
+        return got, await channel.read(read("e")), server.connections
+
+    got, after, connections = run(tmp_path, reply, work, patience=0.2)
+    assert [type(error) for error in got] == [TimeoutError, TimeoutError]
+    assert (after, connections) == (["e"], 2)
+
+
+def test_one_who_waits_shortly_after_another_has_his_own_time(tmp_path):
+    """The timer runs for the one that waits longest, and then for the next."""
+
+    async def work(_server, channel):
+        for word in "abcdefgh":
+            assert await channel.read(read(word)) == [word]
+            await asyncio.sleep(0.1)
+        return True
+
+    assert run(tmp_path, echo, work, patience=0.5)
