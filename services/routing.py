@@ -1,6 +1,6 @@
 """Routing: the registry of operations as an ASGI application.
 
-Promises: every path that is not in the registry is a 404 problem, every method a path does not take a 405 problem with
+Most requests have a path that a look into a table finds; only the others are compared with all patterns. Promises: every path that is not in the registry is a 404 problem, every method a path does not take a 405 problem with
 `Allow`, and the route's pattern (never the path itself) is what metrics and access lines see.
 """
 
@@ -89,15 +89,60 @@ def application(
     by_path: dict[str, list[Operation]] = {}
     for o in operations:
         by_path.setdefault(o.path, []).append(o)
-    routes: list[BaseRoute] = [
-        _PathRoute(
-            found[0].route,
-            endpoint=Methods(path, found, guard, cors=path in cors),
-            methods=[o.method for o in found],
-        )
-        for path, found in by_path.items()
-    ]
-    return Router(routes=[*routes, *extra], default=_nothing_here, redirect_slashes=False, lifespan=lifespan)  # type: ignore[arg-type]
+    routes: list[BaseRoute] = []
+    table = Table()
+    for path, found in by_path.items():
+        methods = [o.method for o in found]
+        endpoint = Methods(path, found, guard, cors=path in cors)
+        routes.append(_PathRoute(found[0].route, endpoint=endpoint, methods=methods))
+        table.add(path, list(found[0].path_parameters), methods, endpoint)
+    table.others = Router(
+        routes=[*routes, *extra],
+        default=_nothing_here,
+        redirect_slashes=False,
+        lifespan=lifespan,  # type: ignore[arg-type]
+    )
+    return table
+
+
+class Table:
+    """Paths without an identifier, and those with one before their last part, by that part; `others` is who knows all patterns."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[str, tuple[frozenset[str], Methods]] = {}
+        self._by_end: dict[str, tuple[frozenset[str], str, str, Methods]] = {}
+        self.others: Router
+
+    def add(self, path: str, names: Sequence[str], methods: Sequence[str], endpoint: Methods) -> None:
+        taken = frozenset(methods)
+        if not names:
+            self._fixed[path] = (taken, endpoint)
+            return
+        before, after = path.split("{" + names[0] + "}")
+        if len(names) == 1 and after:
+            self._by_end[after] = (taken, before, names[0], endpoint)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.found(scope) if scope["type"] == "http" and not scope.get("root_path") else None
+        await (endpoint or self.others)(scope, receive, send)
+
+    def found(self, scope: Scope) -> Methods | None:
+        """Whose the request is, with its identifier in the scope; None where the patterns have to be asked."""
+        path, method = scope["path"], scope["method"]
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed[1] if method in fixed[0] else None
+        cut = path.rfind("/")
+        ending = self._by_end.get(path[cut:])
+        if ending is None:
+            return None
+        taken, before, name, endpoint = ending
+        value = path[len(before) : cut]
+        # Of an identifier with a slash, or of none, the patterns know whose it is.
+        if method not in taken or not value or "/" in value or not path.startswith(before):
+            return None
+        scope["path_params"] = {name: value}
+        return endpoint
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

