@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench import machine
 from bench.generator import events
@@ -26,6 +28,7 @@ from clicktide.log.port import Outgoing
 _LEAD_S = 3.0  # the generator's start, before the queries'
 _STUCK_S = 120.0
 _CHUNK = 2000
+_SECONDS = "clicktide_http_request_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Queried:
     service_cpu_s: float
     cpu_s: dict[str, float]
     load: str
+    within: dict[float, float]
+    """The service's own clock, from a request's head to the end of its answer: s -> share of answers."""
 
     @property
     def answers(self) -> int:
@@ -79,10 +84,10 @@ def queries(
         load = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environ(under))
         try:
             time.sleep(warm)
-            first, own = machine.cpu_by_role(under.processes()), _cpu(service)
+            first, own, times = machine.cpu_by_role(under.processes()), _cpu(service), _times(url)
             time.sleep(max(0.0, seconds - 0.5))
             cpu = machine.spent(first, machine.cpu_by_role(under.processes()))
-            spent, looked = _cpu(service) - own, max(0.0, seconds - 0.5)
+            spent, looked, later = _cpu(service) - own, max(0.0, seconds - 0.5), _times(url)
             said = load.communicate(timeout=60)[0]
         finally:
             if load.poll() is None:
@@ -102,6 +107,7 @@ def queries(
         spent * share,
         {role: s * share for role, s in cpu.items()},
         generator.said,
+        _within(times, later),
     )
 
 
@@ -143,7 +149,10 @@ def _service(under: System, env: str) -> Iterator[tuple[int, str]]:
         "-e",
         env,
     ]
-    process = subprocess.Popen(command, env=_environ(under), stdout=subprocess.PIPE, text=True)
+    # In a session of its own, as the demo's: where the kernel shares the cores among sessions, the load must not count as its.
+    process = subprocess.Popen(
+        command, env=_environ(under), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -196,6 +205,24 @@ def _events(under: System, env: str, rate: float, seconds: float) -> Iterator[_S
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+def _times(url: str) -> dict[float, float]:
+    """The buckets of users' answers: within so many s -> how many."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    found: dict[float, float] = {}
+    for sample in (s for f in families for s in f.samples if s.name == f"{_SECONDS}_bucket"):
+        if sample.labels["route"].startswith("/v1/users/"):
+            bound = float(sample.labels["le"])
+            found[bound] = found.get(bound, 0.0) + sample.value
+    return found
+
+
+def _within(before: dict[float, float], after: dict[float, float]) -> dict[float, float]:
+    grown = {bound: n - before.get(bound, 0.0) for bound, n in after.items()}
+    total = max(grown.values(), default=0.0)
+    return {bound: n / total for bound, n in grown.items() if total}
 
 
 def _cpu(pid: int) -> float:

@@ -198,6 +198,9 @@ def queries(
             )
             + f", mean {sum(ms) / len(ms):.2f} ms; {len(ms)} answers"
         )
+    if found.within:
+        said = ", ".join(f"{s * 1000:g} ms {share:.2%}" for s, share in found.within.items() if share < 1)
+        print(f"by the service's own clock, within {said}")
     print(
         f"achieved {found.answers / found.seconds:,.0f}/s; {found.failed} failed, {found.late} sent late, "
         f"{found.degraded} degraded; status "
