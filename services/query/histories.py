@@ -20,7 +20,7 @@ from clicktide.read.accounts import Account, Ask
 from clicktide.read.before import MOST, tally_before
 from clicktide.read.past import Held, Limits, Past, Stored
 from clicktide.read.tally import Tally
-from clicktide.read.timelines import Page, Wanted
+from clicktide.read.timelines import Newest, Page, Wanted
 from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
@@ -67,7 +67,7 @@ class Histories:
             if found.cut_off:
                 found = await self._stores.redis(timelines.newest(self._namespace, shard, user_id, None))
             matching = timelines.matching(found.rows, wanted)
-            whole, sure = await self._sure(shard, user_id, wanted, found.card, matching)
+            whole, sure = await self._sure(shard, user_id, wanted, found, matching)
             if sure:
                 return timelines.page(matching, wanted.limit, more=not whole)
         except StoreError as e:
@@ -87,21 +87,21 @@ class Histories:
         return timelines.page(timelines.merged(matching, stored, wanted.limit), wanted.limit, more=False)
 
     async def _sure(
-        self, shard: int, user_id: str, wanted: Wanted, card: int, matching: list[Row]
+        self, shard: int, user_id: str, wanted: Wanted, found: Newest, matching: list[Row]
     ) -> tuple[bool, bool]:
         """Whether the matching rows are all there are from first to last, and whether they make the page."""
         held_from = self._limits.held_from(self._now_ms())
         full = len(matching) == wanted.limit
         if full and matching[-1][OCCURRED_AT] >= held_from:
             return False, True
-        if card >= self._limits.length:
+        if found.card >= self._limits.length:
             return False, False
         if wanted.since is not None and wanted.since >= held_from:
             return True, True
         past = self._pasts.get(user_id)
-        if past is None or card < past.card or not pasts.fresh(past, self._clock()):
+        if past is None or found.card < past.card or not pasts.fresh(past, self._clock()):
             try:
-                past = await self._learn(shard, user_id, empty=card == 0)
+                past = await self._learn(shard, user_id, found)
             except StoreError:
                 return False, False
         whole = past is not None and past.whole
@@ -195,10 +195,10 @@ class Histories:
         newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
         return past.tally, newer, not past.trimmed and not past.left_out
 
-    async def _learn(self, shard: int, user_id: str, *, empty: bool = False) -> Past | None:
-        """`empty`: Redis has just said that it holds nothing."""
-        rows: list[Row] = []
-        if not empty:
+    async def _learn(self, shard: int, user_id: str, found: Newest) -> Past | None:
+        """`found` is what Redis has just said, which may be all that it holds."""
+        rows = found.rows
+        if found.card != len(rows):
             rows = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).rows
         return await self._learned(shard, user_id, rows)
 

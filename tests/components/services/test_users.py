@@ -171,6 +171,21 @@ def test_a_user_who_outruns_redis_between_two_profiles(place, now):
     assert sql == 2 + 3  # of what came, only what has left Redis is summed up
 
 
+def test_a_first_page_that_is_all_that_redis_has_asks_redis_once(place, now):
+    stored(place, [event(i, now - i * 1000) for i in range(7)])
+
+    async def work(client, services):
+        asked = Asked(services)
+        answer = await client.get("/v1/users/u1/timeline")
+        again = await client.get("/v1/users/u1/timeline")
+        return len(answer.json()["events"]), len(again.json()["events"]), dict(asked.counts)
+
+    first, second, asked = place.ask(work)
+    assert (first, second) == (7, 7)
+    assert asked["sql"] == 1
+    assert asked["redis"] <= 2 + 1  # one each, and what `as_of` reads once a second
+
+
 def test_a_long_history_is_summed_up_once_for_all_who_ask_for_it(place, now):
     stored(place, [event(i, now - i * 1000) for i in range(300)])
 
