@@ -1,8 +1,9 @@
 """Starts and ends one component process.
 
 A child has three non-blocking pipes, is the leader of its own process group (a Ctrl-C at the terminal is the
-runner's to handle; of its session it stays a part, so that the kernel shares the cores among whole topologies) and is killed by the kernel if the runner dies without a word (Linux; elsewhere it ends
-when its stdin does).
+runner's to handle; it stays in the runner's session, so that the kernel shares the cores among whole
+topologies) and is killed by the kernel if the runner dies without a word (Linux; elsewhere it ends when its
+stdin does).
 """
 
 import contextlib

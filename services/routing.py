@@ -1,7 +1,8 @@
 """Routing: the registry of operations as an ASGI application.
 
-Most requests have a path that a look into a table finds; only the others are compared with all patterns. Promises: every path that is not in the registry is a 404 problem, every method a path does not take a 405 problem with
-`Allow`, and the route's pattern (never the path itself) is what metrics and access lines see.
+Most requests have a path that a look into a table finds; only the others are compared with all patterns. Promises: every path
+that is not in the registry is a 404 problem, every method a path does not take a 405 problem with `Allow`, and the route's
+pattern (never the path itself) is what metrics and access lines see.
 """
 
 from __future__ import annotations

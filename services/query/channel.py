@@ -2,8 +2,8 @@
 
 redis-py makes the connection (address, password, database, TLS, Sentinel); from then on commands go out as they come and
 replies are dealt out in order. That costs a seventh of a pooled pipeline's CPU (docs/decisions/0008-queries.md). Only reads may
-go through it: what was asked on a connection that is lost is asked once more on a new one. Replies come in order, so one timer a connection
-watches the one that has waited longest; a timer a call is a twentieth of a short answer.
+go through it: what was asked on a connection that is lost is asked once more on a new one. Replies come in order, so one timer a
+connection watches the one that has waited longest; a timer a call is a twentieth of a short answer.
 """
 
 from __future__ import annotations

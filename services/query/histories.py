@@ -127,7 +127,7 @@ class Histories:
         try:
             good = await self._still_good(shard, user_id)
             if good is None and (other := self._learning.get(user_id)) is not None:
-                await other
+                await asyncio.wait({other})  # alone it would be cancelled with whoever waits
                 good = await self._still_good(shard, user_id)
             if good is None:
                 return await self._tally_anew(shard, user_id)

@@ -7,7 +7,7 @@ the driver is asked directly: of 74 µs for one user SQLAlchemy's work was 50, i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -65,7 +65,7 @@ def _accounts(connection: Connection, asks: Sequence[Ask]) -> list[Account]:
     return [account for account in found[: len(asks)] if account is not None]
 
 
-@cache
+@lru_cache(512)
 def _text(dialect: sa.Dialect, size: int) -> tuple[str, list[str] | None]:
     """The statement as the driver takes it, and the names of its values in their order; None where it takes them by name."""
     compiled: Any = _statement(size).compile(dialect=dialect)

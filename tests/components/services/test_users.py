@@ -199,6 +199,26 @@ def test_a_long_history_is_summed_up_once_for_all_who_ask_for_it(place, now):
     assert sql == 2
 
 
+def test_one_who_leaves_does_not_take_those_along_who_wait_for_the_same_history(place, now):
+    stored(place, [event(i, now - i * 1000) for i in range(300)])
+
+    async def work(_client, services):
+        (timeline,) = [o.handler for o in services.operations if o.path.endswith("/timeline")]
+        histories = timeline.__self__._histories
+        asking = [asyncio.create_task(histories.tally("u1")) for _ in range(4)]
+        while "u1" not in histories._learning:  # noqa: ASYNC110 - Redis answers in between
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)  # the others come to wait for the first
+        asking[1].cancel()
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        return [f if isinstance(f, BaseException) else f[0].events + len(f[1]) for f in found]
+
+    found = place.ask(work, timeline__length=200)
+    assert isinstance(found[1], asyncio.CancelledError)
+    assert found[0] == found[2] == found[3] == 300
+
+
 def test_when_redis_has_lost_a_user_sql_answers(place, now):
     stored(place, [event(i, now - i) for i in range(120)])
     client = redis.Redis.from_url(place.server.url)
