@@ -54,7 +54,7 @@ class Channel:
         line = self._line
         if line is None or not line.alive:
             return None
-        return line.ask(b"".join([hiredis.pack_command(c) for c in commands]), len(commands))  # type: ignore[arg-type]
+        return line.ask(commands)
 
     def drop(self) -> None:
         """Leaves the connection; whoever waits for it gets an error."""
@@ -65,15 +65,14 @@ class Channel:
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
-        packed = b"".join([hiredis.pack_command(c) for c in commands])  # type: ignore[arg-type]
-        line = self._line
-        if line is not None and line.alive:
+        replies = self.at_once(commands)
+        if replies is not None:
             try:
-                return await line.ask(packed, len(commands))
+                return await replies
             except RedisConnectionError:
                 if self._line is None:
                     raise  # it was dropped on purpose
-        return await (await self._connected()).ask(packed, len(commands))
+        return await (await self._connected()).ask(commands)
 
     async def _connected(self) -> _Line:
         async with self._lock:
@@ -99,10 +98,11 @@ class _Line(asyncio.Protocol):
         self.alive = True
         self._transport.set_protocol(self)
 
-    def ask(self, packed: bytes, replies: int) -> asyncio.Future[list[Any]]:
+    def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        packed = b"".join([hiredis.pack_command(c) for c in commands])  # type: ignore[arg-type]
         loop = self._loop
         future: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((replies, [], future, loop.time() + self._patience))
+        self._waiting.append((len(commands), [], future, loop.time() + self._patience))
         if self._watch is None:
             self._watch = loop.call_later(self._patience, self._look)
         self._transport.write(packed)

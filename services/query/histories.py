@@ -218,8 +218,8 @@ class Histories:
         if not account.older:
             return Stored(Tally(), account.inside, account.erased)
         tally = await self._tally_before(ask.shard, ask.user_id, ask.since)
-        left_out = account.older - tally.events if account.older > MOST else 0
-        return Stored(tally, account.inside, account.erased, max(0, left_out))
+        left_out = max(0, account.older - tally.events) if account.older > MOST else 0
+        return Stored(tally, account.inside, account.erased, left_out)
 
     async def _all(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
         tally = await self._tally_before(shard, user_id, None)

@@ -81,8 +81,7 @@ class UsersApi:
         query = parameters(request, TimelineQuery)
         wanted = _wanted(query, frozenset(query.type))
         rows, after = await self._page(user_id, wanted)
-        if not rows:
-            await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
+        await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
         return await self._answer(user_id, {"events": shown(rows), "next": after})
 
     async def purchases(self, request: Request) -> Response:

@@ -68,9 +68,6 @@ class Tally:
         """Adds the rows, in whatever order, and answers itself."""
         self.best = None
         types, categories, brands = self.types, self.categories, self.brands
-        # `seen` and `know` in one, without their calls: each profile adds some twenty rows.
-        first, last = self.first, self.last
-        province, gender, age_range = self.province, self.gender, self.age_range
         for row in rows:
             kind, at = row[TYPE], row[OCCURRED_AT]
             types[kind] = types.get(kind, 0) + 1
@@ -82,18 +79,8 @@ class Tally:
                 self.spend += row[AMOUNT]
             elif kind == "refund":
                 self.refunds += row[AMOUNT]
-            if first is None or at < first:
-                first = at
-            if last is None or at > last:
-                last = at
-            if (known := row[PROVINCE]) is not None and (province is None or (at, known) > province):
-                province = (at, known)
-            if (known := row[GENDER]) != "unknown" and (gender is None or (at, known) > gender):
-                gender = (at, known)
-            if (known := row[AGE_RANGE]) is not None and (age_range is None or (at, known) > age_range):
-                age_range = (at, known)
-        self.first, self.last = first, last
-        self.province, self.gender, self.age_range = province, gender, age_range
+            self.seen(at, at)
+            self.know(at, row[PROVINCE], row[GENDER], row[AGE_RANGE])
         return self
 
     def group(self, kind: str, category: str | None, brand: str | None, n: int, amount: int) -> None:
