@@ -53,8 +53,7 @@ class Stats:
 class Sender:
     """Lanes of one thread each; give it records with `put`, end it with `close`.
 
-    `capacity` bounds the records that wait; `fill` False sends what there is at once (open loop), True waits
-    shortly for whole requests (as fast as acknowledged).
+    `capacity` bounds the records that wait; a lane sends what there is as soon as its request before is answered.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ def main(
     with stop_on_sigterm():
         writer = TruthWriter(truth)
         say(f"generating {total} records at {rate:g}/s to {target.name}, run {run_id}, seed {seed}")
-        sender = Sender(target, writer, capacity=200_000, lanes=2)
+        sender = Sender(target, writer, capacity=200_000, lanes=target.paced_lanes)
         start_ms = int(time.time() * 1000) + 100
         records = generator.events(
             seed,
