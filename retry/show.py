@@ -80,7 +80,7 @@ def table(found: Found) -> None:
             str(replays_of(e.replay_id)),
             e.error,
         )
-        made.add_row(*(Text(_printable(c)) for c in cells))
+        made.add_row(*(Text(printable(c)) for c in cells))
     if found.letters:
         console.print(made)
     shown = len(found.letters)
@@ -117,13 +117,13 @@ def page(name: str, found: list[Letter], past: list[dict[str, Any]]) -> None:
             "replays": f"{replays_of(e.replay_id)} {e.replay_id}".strip(),
         }
         for label, text in facts.items():
-            print(f"  {label:<14}{_printable(text)}")
+            print(f"  {label:<14}{printable(text)}")
         print("  headers")
         for header, value in letter.record.headers:
-            print(f"    {_printable(header)}: {_printable(value.decode('utf-8', 'backslashreplace'))}")
+            print(f"    {printable(header)}: {printable(value.decode('utf-8', 'backslashreplace'))}")
         value = letter.record.value
         print(f"  {len(value)} bytes" + (f", the first {_SHOWN_BYTES}" if len(value) > _SHOWN_BYTES else ""))
-        print(f"    {_printable(value[:_SHOWN_BYTES].decode('utf-8', 'backslashreplace'))}")
+        print(f"    {printable(value[:_SHOWN_BYTES].decode('utf-8', 'backslashreplace'))}")
     if past:
         print("audit trail")
         for entry in past:
@@ -133,6 +133,6 @@ def page(name: str, found: list[Letter], past: list[dict[str, Any]]) -> None:
             )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would take for orders."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
