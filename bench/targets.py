@@ -64,7 +64,7 @@ class Connection(Protocol):
 
 
 class Target(Protocol):
-    """Where to send; `name` is for people. So many lanes are best as fast as it takes records, and at a pace."""
+    """Where to send; `name` is for people. `lanes`: how many are best to send as fast as it takes records; `paced_lanes`: at a fixed rate."""
 
     name: str
     lanes: int
@@ -227,7 +227,7 @@ class LogTarget:
         adapter = settings.text("log.adapter")
         self.name = f"topic {self._topic} ({adapter})"
         # The embedded log takes one transaction at a time. A second lane prepares the next one, which is a tenth faster; at a
-        # pace it only halves what each of them holds.
+        # fixed rate it only halves what each of them holds.
         self.paced_lanes = 1 if adapter == "embedded" else 2
 
     def probe(self, patience_s: float) -> None:
