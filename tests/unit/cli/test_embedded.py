@@ -236,6 +236,9 @@ def test_redis_conf_quotes_paths_and_never_evicts():
     text = redis.configuration(Path('/a "b" c'), Path("/a/s"))
     assert 'dir "/a \\"b\\" c"\n' in text
     assert "maxmemory-policy noeviction\n" in text
+    # A rewrite of the append-only file takes a core for seconds.
+    assert "rdbcompression no\n" in text
+    assert "auto-aof-rewrite-min-size 256mb\n" in text
     assert "port 0\n" in text
 
 
