@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from granian.utils.proxies import wrap_asgi_with_proxy_headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from clicktide import topics
 from clicktide.log import open_log
@@ -30,6 +30,7 @@ from services.access.guard import FEED, Guard
 from services.access.limits import Quota
 from services.collector.batcher import Batcher, Bounds
 from services.collector.upload import Upload
+from services.connection import Quick
 from services.dashboard.live import Live
 from services.desk.api import DeskApi
 from services.desk.erase import EraseApi
@@ -82,9 +83,13 @@ class Services:
         if self.live is not None:
             extra.append(WebSocketRoute("/v1/live", self._feed))
         router = application(operations, extra, self._lifespan, catalogue.CORS, self.guard)
-        self.app: ASGIApp = Gate(router, self.telemetry, addresses=s.flag("http.log_addresses"))
+        gate = Gate(router, self.telemetry, addresses=s.flag("http.log_addresses"))
+        self.app: ASGIApp = gate
+        self.quick: Quick | None = gate.quick
         if proxies := s.text("http.trusted_proxies").split():
-            self.app = wrap_asgi_with_proxy_headers(self.app, proxies)
+            self.app = ProxyHeadersMiddleware(self.app, proxies)  # type: ignore[arg-type, assignment]
+            if s.flag("http.log_addresses"):
+                self.quick = None  # it knows the proxy's address only
 
     def _batcher(self) -> Batcher | None:
         if "collector" not in self._roles:

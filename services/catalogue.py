@@ -13,7 +13,7 @@ from services.dashboard.live import Live
 from services.desk import orders
 from services.desk.api import DeskApi
 from services.desk.erase import EraseApi
-from services.operations import Handler, Operation, answer
+from services.operations import Handler, Operation, Soon, answer
 from services.pages import docs_page, live_page
 from services.query import shapes
 from services.query.lookups import LookupsApi
@@ -167,6 +167,7 @@ def of_users(users: UsersApi) -> list[Operation]:
         kind: type[msgspec.Struct],
         answer: type[msgspec.Struct],
         *problems: str,
+        soon: Soon | None = None,
     ) -> Operation:
         return Operation(
             "GET",
@@ -179,6 +180,7 @@ def of_users(users: UsersApi) -> list[Operation]:
             path_parameters={"user_id": "The user."},
             answers={200: answer},
             problems=("bad_parameter", *problems, "unknown_user", "erased_user", "store_unavailable"),
+            soon=soon,
         )
 
     return [
@@ -189,8 +191,16 @@ def of_users(users: UsersApi) -> list[Operation]:
             TimelineQuery,
             shapes.Timeline,
             "bad_cursor",
+            soon=users.timeline_soon,
         ),
-        of_user("profile", "What a user's events come to.", users.profile, NoQuery, shapes.Profile),
+        of_user(
+            "profile",
+            "What a user's events come to.",
+            users.profile,
+            NoQuery,
+            shapes.Profile,
+            soon=users.profile_soon,
+        ),
         of_user(
             "sessions",
             "A user's sessions, the latest first, by pages; ten minutes without an event end one.",

@@ -17,14 +17,18 @@ from functools import cache
 
 import orjson
 from prometheus_client import Counter, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from clicktide.errors import ClicktideError
+from services.connection import Reply
 from services.problems import ProblemError, problem
+from services.routing import Table
 from services.telemetry import Telemetry
 
 _ACCESS = logging.getLogger("clicktide.access")
 _LOG = logging.getLogger("clicktide.http")
+_BEGUN = "begun"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -33,7 +37,7 @@ class Gate:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Table,
         telemetry: Telemetry,
         clock: Callable[[], float] = time.perf_counter,
         *,
@@ -47,9 +51,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = self._clock()
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        state = scope.setdefault("state", {})
+        started, request_id = state.get(_BEGUN) or (self._clock(), _request_id(scope))
+        state["request_id"] = request_id.decode()
         status = taken = sent = 0
 
         async def reply(message: Message) -> None:
@@ -82,6 +86,22 @@ class Gate:
             )(scope, receive, reply)
         finally:
             self._note(scope, status, self._clock() - started, (taken, sent))
+
+    def quick(self, scope: Scope, reply: Reply) -> bool:
+        """The short way, for requests that have one; False for all others, of which nothing has been done then."""
+        state = scope["state"]
+        started, request_id = state[_BEGUN] = self._clock(), _request_id(scope)
+        state["request_id"] = request_id.decode()
+
+        def done(response: Response | None) -> None:
+            if response is None:
+                reply.serve()
+                return
+            body = bytes(response.body)
+            reply.finish(response.status_code, [*response.raw_headers, (b"x-request-id", request_id)], body)
+            self._note(scope, response.status_code, self._clock() - started, (0, len(body)))
+
+        return self._app.quick(scope, done)
 
     def _children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return (

@@ -6,16 +6,15 @@ import gc
 import logging
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from starlette.types import ASGIApp
 
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
 from services.access import exposure
 from services.application import ROLES, Services, now_ms
-from services.server import Bounds, Tls, raise_file_limit, serve
+from services.connection import Bounds
+from services.server import Served, Tls, raise_file_limit, serve
 
 _SWITCH_S = 0.0005
 # An answer makes some hundred containers, and hardly one of them needs the collector.
@@ -83,10 +82,10 @@ def run(
         )
     connections = raise_file_limit(settings.integer("http.max_connections"))
 
-    def make() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
+    def make() -> Served:
         services = Services(settings, roles)
         _tune_interpreter()
-        return services.app, services.stop
+        return Served(services.app, services.quick, services.stop)
 
     shown = f"[{host}]" if ":" in host else host
 

@@ -21,6 +21,10 @@ from services.problems import ProblemError
 
 P = TypeVar("P", bound=msgspec.Struct)
 Handler = Callable[[Request], Awaitable[Response]]
+Then = Callable[[Response | None], None]
+# The short way: hands `Then` the answer as soon as it is there, or None where the handler has to give it. False where `Then` will
+# not be called: likewise. Raises what the handler would, before it returns.
+Soon = Callable[[Request, Then], bool]
 
 
 class _IdConvertor(StringConvertor):
@@ -50,6 +54,7 @@ class Operation:
     takes: tuple[str, ...] = ("application/json",)
     # The right that its caller needs where keys are set: write, read, admin; "" for none.
     scope: str = ""
+    soon: Soon | None = None
 
     @property
     def route(self) -> str:

@@ -15,6 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 # code -> (status, title)
 CODES: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The request cannot be read"),
     "bad_parameter": (400, "A parameter is not what it has to be"),
     "bad_cursor": (400, "The cursor is not one that this service gave"),
     "bad_body": (400, "The body cannot be read"),
@@ -42,9 +43,11 @@ CODES: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too much for now"),
     "user_rate_limited": (429, "Too many events of one user for now"),
     "overloaded": (429, "The collector has as much to do as it can hold"),
+    "head_too_large": (431, "The request's head is too large"),
     "internal": (500, "The service failed; this is its own fault"),
     "log_unavailable": (503, "The broker did not acknowledge in time"),
     "store_unavailable": (503, "The stores that could answer are away"),
+    "too_many_connections": (503, "There are too many connections"),
     "stopping": (503, "The service is stopping"),
 }
 

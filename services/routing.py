@@ -14,14 +14,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from services.access.guard import Guard
-from services.operations import Operation
+from services.operations import Operation, Then
 from services.problems import ProblemError, problem
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 _CORS_HEADERS = "content-type, content-encoding, authorization, x-request-id, x-tide-key"
+_ADMITTED = "admitted"
 _EXPOSED = b"retry-after, ratelimit, ratelimit-policy, x-request-id"
 
 
@@ -51,16 +52,37 @@ class Methods:
             response = problem("method_not_allowed", detail, headers={"Allow": self._allow})
         await response(scope, receive, send)
 
-    async def _handled(self, operation: Operation, request: Request) -> Response:
-        headers: dict[str, str] = {}
+    def quick(self, scope: Scope, done: Then) -> bool:
+        """The short way of the request, where it has one: `done` gets the answer, or None where it has to go the long way."""
+        operation = self._by_method.get(scope["method"])
+        if operation is None or operation.soon is None or self._cors:
+            return False
+        state = scope["state"]
+        state["route"] = self._path
+        request = Request(scope)
+
+        def answered(response: Response | None) -> None:
+            done(None if response is None else _with(response, state[_ADMITTED]))
+
         try:
-            headers = self._guard.admit(request, operation.scope)
+            state[_ADMITTED] = {}
+            state[_ADMITTED] = self._guard.admit(request, operation.scope)
+            if not operation.soon(request, answered):
+                done(None)
+        except ProblemError as e:
+            answered(e.response())
+        return True
+
+    async def _handled(self, operation: Operation, request: Request) -> Response:
+        # Whoever comes from the short way has been let in, and counted, there.
+        headers: dict[str, str] | None = request.scope["state"].get(_ADMITTED)
+        try:
+            if headers is None:
+                headers = self._guard.admit(request, operation.scope)
             response = await operation.handler(request)
         except ProblemError as e:
             response = e.response()
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
-        return response
+        return _with(response, headers or {})
 
     def _preflight(self, request: Request) -> Response:
         headers = {"Allow": self._allow}
@@ -69,6 +91,12 @@ class Methods:
             headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
             headers["Access-Control-Max-Age"] = "86400"
         return Response(status_code=204, headers=headers)
+
+
+def _with(response: Response, headers: dict[str, str]) -> Response:
+    for name, value in headers.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 class _PathRoute(Route):
@@ -85,7 +113,7 @@ def application(
     lifespan: Callable[[Any], AsyncIterator[None]] | Lifespan | None,
     cors: frozenset[str],
     guard: Guard,
-) -> ASGIApp:
+) -> Table:
     """The router of the operations and of `extra` routes. `cors`: paths that pages of other origins may call."""
     by_path: dict[str, list[Operation]] = {}
     for o in operations:
@@ -126,6 +154,11 @@ class Table:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self.found(scope) if scope["type"] == "http" and not scope.get("root_path") else None
         await (endpoint or self.others)(scope, receive, send)
+
+    def quick(self, scope: Scope, done: Then) -> bool:
+        """The short way, for those whom the table finds."""
+        endpoint = self.found(scope)
+        return endpoint is not None and endpoint.quick(scope, done)
 
     def found(self, scope: Scope) -> Methods | None:
         """Whose the request is, with its identifier in the scope; None where the patterns have to be asked."""

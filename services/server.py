@@ -10,29 +10,32 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import uvloop
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from clicktide.errors import ClicktideError
+from services.connection import Bounds, Connection, Quick
 
 _LOG = logging.getLogger("clicktide.server")
-
-
-# A request's head; a flood of headers ends here.
-_HEAD_BYTES = 64 * 1024
 # Beside connections: the log, the stores, files.
 _OTHER_FILES = 256
 _FEW_FILES = 2048
+_BACKLOG = 2048
+# Of what a feed's clients send nothing is read but that they go.
+_MESSAGE_BYTES = 4096
 
 
 class Tls(NamedTuple):
@@ -42,32 +45,34 @@ class Tls(NamedTuple):
     key: Path
 
 
-class Bounds(NamedTuple):
-    """Connections at the same time, seconds until a request's head is there, seconds to end in."""
-
-    connections: int
-    head: float
-    drain: float
-
-
 class CannotListen(ClicktideError):
     """The address cannot be had."""
 
     code = "cannot_listen"
 
 
-def check_address(host: str, port: int) -> int:
-    """The port, a free one for 0. Raises `CannotListen` when `host:port` cannot be bound now."""
+class Served(NamedTuple):
+    """What is served: the application, its short way, and how to stop what it runs."""
+
+    app: ASGIApp
+    quick: Quick | None
+    stop: Callable[[], Awaitable[None]]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there, on a free port for 0. Raises `CannotListen`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-            return int(probe.getsockname()[1])
-        except (OSError, OverflowError) as e:
-            what = "it is in use" if getattr(e, "errno", 0) == errno.EADDRINUSE else str(e)
-            raise CannotListen(f"cannot listen on {host}:{port}: {what}") from e
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(_BACKLOG)
+    except (OSError, OverflowError) as e:
+        found.close()
+        what = "it is in use" if getattr(e, "errno", 0) == errno.EADDRINUSE else str(e)
+        raise CannotListen(f"cannot listen on {host}:{port}: {what}") from e
+    found.setblocking(False)
+    return found
 
 
 def raise_file_limit(connections: int) -> int:
@@ -83,77 +88,78 @@ def raise_file_limit(connections: int) -> int:
 
 
 def serve(
-    make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
+    make: Callable[[], Served],
     host: str,
     port: int,
     bounds: Bounds,
     on_ready: Callable[[int], None] | None = None,
     tls: Tls | None = None,
 ) -> None:
-    """Serves what `make` answers (the application, and how to stop what it runs), until SIGINT or SIGTERM."""
-    port = check_address(host, port)
-    uvloop.run(_serve(make, host, port, bounds, on_ready, tls))
+    """Serves what `make` answers until SIGINT or SIGTERM; `on_ready` gets the port."""
+    with listen(host, port) as found:
+        uvloop.run(_serve(make, found, bounds, on_ready, tls))
+
+
+class _Server(Server):
+    def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # what has to be stopped before the server knows nobody but us
 
 
 async def _serve(
-    make: Callable[[], tuple[ASGIApp, Callable[[], Awaitable[None]]]],
-    host: str,
-    port: int,
+    make: Callable[[], Served],
+    found: socket.socket,
     bounds: Bounds,
     on_ready: Callable[[int], None] | None,
     tls: Tls | None,
 ) -> None:
-    app, stop = make()
-    server = Server(
+    app, quick, stop = make()
+    config = Config(
         app,
-        address=host,
-        port=port,
-        interface="asgi",  # type: ignore[arg-type]
-        log_enabled=False,
-        backlog=2048,
-        # It counts connections, idle ones too: a small number would let a few thousand of those shut everybody out.
-        backpressure=bounds.connections,
-        # Its smallest buffer is 8 KiB; past it a head is answered with 431.
-        http1_settings=HTTP1Settings(
-            header_read_timeout=max(1, int(bounds.head * 1000)), max_buffer_size=_HEAD_BYTES
-        ),
-        ssl_cert=tls.cert if tls else None,
-        ssl_key=tls.key if tls else None,
+        http=partial(Connection, bounds=bounds, quick=quick),  # type: ignore[arg-type]
+        ws="websockets-sansio",
+        ws_max_size=_MESSAGE_BYTES,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=max(1, math.ceil(bounds.drain)),
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
+    # It says of every client's fault what the client is told already.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    port = found.getsockname()[1]
+    server = _Server(config, (lambda: on_ready(port)) if on_ready is not None else (lambda: None))
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    serving = loop.create_task(server.serve())
-    ready = loop.create_task(_when_listening(host, port, on_ready))
+    serving = loop.create_task(server.serve([found]))
     waiting = loop.create_task(told.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
     if not waiting.done():
         waiting.cancel()
         await serving
-        raise CannotListen(f"the server on {host}:{port} ended by itself")
+        raise CannotListen("the server ended by itself")
     # First what the application runs (open requests get their answers by it), then the sockets.
     await stop()
-    server.stop()  # type: ignore[no-untyped-call]
+    server.should_exit = True
     try:
-        async with asyncio.timeout(max(1.0, bounds.drain)):
+        async with asyncio.timeout(max(1.0, bounds.drain) + 2):
             await serving
     except TimeoutError:
         _LOG.warning("some connections did not end in %g s", bounds.drain)
         # Whatever still hangs holds no event that was answered as accepted.
         logging.shutdown()
         os._exit(0)
-
-
-async def _when_listening(host: str, port: int, on_ready: Callable[[int], None] | None) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-        except OSError:
-            await asyncio.sleep(0.02)
-            continue
-        if on_ready is not None:
-            on_ready(port)
-        return

@@ -9,6 +9,7 @@ connection watches the one that has waited longest; a timer a call is a twentiet
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,10 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from clicktide.read.plan import SCRIPTS, Command, Read, T
 
-Waiter = tuple[int, list[Any], asyncio.Future[list[Any]], float]
+# What becomes of the replies: they (errors of single commands among them), or why there are none.
+Then = Callable[[list[Any] | Exception], None]
+Waiter = tuple[int, list[Any], Then, float]
+_LOG = logging.getLogger("clicktide.channel")
 
 
 class Channel:
@@ -55,6 +59,15 @@ class Channel:
         if line is None or not line.alive:
             return None
         return line.ask(commands)
+
+    def soon(self, commands: Sequence[Command], then: Then) -> bool:
+        """As `at_once`, without a future: `then` is called as the replies come, and must not take long. False where there is no
+        connection yet."""
+        line = self._line
+        if line is None or not line.alive:
+            return False
+        line.send(commands, then)
+        return True
 
     def drop(self) -> None:
         """Leaves the connection; whoever waits for it gets an error."""
@@ -99,14 +112,26 @@ class _Line(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+
+        def then(replies: list[Any] | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(replies, Exception):
+                future.set_exception(replies)
+            else:
+                future.set_result(replies)
+
+        self.send(commands, then)
+        return future
+
+    def send(self, commands: Sequence[Command], then: Then) -> None:
         packed = b"".join([hiredis.pack_command(c) for c in commands])  # type: ignore[arg-type]
         loop = self._loop
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((len(commands), [], future, loop.time() + self._patience))
+        self._waiting.append((len(commands), [], then, loop.time() + self._patience))
         if self._watch is None:
             self._watch = loop.call_later(self._patience, self._look)
         self._transport.write(packed)
-        return future
 
     def _look(self) -> None:
         self._watch = None
@@ -127,18 +152,16 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        waiting = self._waiting
         try:
-            while waiting:
+            while self._waiting:
                 reply = self._reader.gets()
                 if reply is False:
                     return
-                wanted, got, future, _ = waiting[0]
+                wanted, got, then, _ = self._waiting[0]
                 got.append(reply)
                 if len(got) == wanted:
-                    waiting.popleft()
-                    if not future.done():
-                        future.set_result(got)
+                    self._waiting.popleft()
+                    _tell(then, got)
         except hiredis.ProtocolError:
             self.abort()
 
@@ -150,10 +173,16 @@ class _Line(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        for _, _, future, _ in self._waiting:
-            if not future.done():
-                future.set_exception(error)
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, then, _ in waiting:
+            _tell(then, error)
+
+
+def _tell(then: Then, replies: list[Any] | Exception) -> None:
+    try:
+        then(replies)
+    except Exception:  # it must not keep the others from theirs
+        _LOG.exception("what was to become of a reply failed")
 
 
 def _parts(commands: Sequence[Command], size: int) -> list[Sequence[Command]]:

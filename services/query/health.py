@@ -73,9 +73,16 @@ class Health:
     async def as_of(self, user_id: str | None = None) -> int | None:
         """Everything uploaded before (ms) is in the stores, as far as is known: of that user, or of all. None: nothing is
         known yet."""
-        task = self._refresh()
-        if task is not None and self._now_ms() - self._look.at > _OLD_MS:
-            await asyncio.wait({task}, timeout=_WAIT_S)
+        if not self.settled() and self._task is not None:
+            await asyncio.wait({self._task}, timeout=_WAIT_S)
+        return self.as_of_known(user_id)
+
+    def settled(self) -> bool:
+        """Whether the last reading is young enough for `as_of_known`; asks for another one where it is old."""
+        return self._refresh() is None or self._now_ms() - self._look.at <= _OLD_MS
+
+    def as_of_known(self, user_id: str | None = None) -> int | None:
+        """`as_of` by the last reading."""
         if user_id is None:
             return self._earliest
         return self._complete.get(partition_of(user_id.encode(), len(self._complete) or 1)) or None

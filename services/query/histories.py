@@ -7,7 +7,6 @@ that Redis alone answers. Everything raised is a `StoreError`: neither store cou
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,17 +20,18 @@ from clicktide.read.before import MOST, tally_before
 from clicktide.read.past import Held, Limits, Past, Stored
 from clicktide.read.tally import Tally
 from clicktide.read.timelines import Newest, Page, Wanted
-from clicktide.row import OCCURRED_AT, Row
+from clicktide.row import Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
 from clicktide.sql import Cursor
 from services.query.accounts import Accounts
+from services.query.memory import Memory, Told, told_anew
+from services.query.soon import Soon
 from services.query.stores import Stores
 
 if TYPE_CHECKING:
     from clicktide.sql import SqlStore
 
-_REMEMBERED = 50_000
 # Histories that are summed up at the same time: the other threads are for short questions.
 _SUMS = 2
 
@@ -49,7 +49,8 @@ class Histories:
         self._stored_as = partial(stored_id, settings)
         self._limits = Limits.of(settings)
         self._accounts = Accounts(stores)
-        self._pasts: OrderedDict[str, Past] = OrderedDict()
+        self._memory = Memory(self._limits, now_ms, clock)
+        self._soon = Soon(self._namespace, stores, self._accounts, self._memory)
         self._learning: dict[str, asyncio.Future[None]] = {}
         self._turns = asyncio.Semaphore(_SUMS)
         self._patience = settings.number("http.store_timeout_s")
@@ -90,36 +91,39 @@ class Histories:
         self, shard: int, user_id: str, wanted: Wanted, found: Newest, matching: list[Row]
     ) -> tuple[bool, bool]:
         """Whether the matching rows are all there are from first to last, and whether they make the page."""
-        held_from = self._limits.held_from(self._now_ms())
-        full = len(matching) == wanted.limit
-        if full and matching[-1][OCCURRED_AT] >= held_from:
-            return False, True
-        if found.card >= self._limits.length:
+        sure = self._memory.sure(user_id, wanted, found, matching)
+        if sure is not None:
+            return sure
+        try:
+            past = await self._learn(shard, user_id, found)
+        except StoreError:
             return False, False
-        if wanted.since is not None and wanted.since >= held_from:
-            return True, True
-        past = self._pasts.get(user_id)
-        if past is None or found.card < past.card or not pasts.fresh(past, self._clock()):
-            try:
-                past = await self._learn(shard, user_id, found)
-            except StoreError:
-                return False, False
         whole = past is not None and past.whole
         return whole, whole
+
+    def page_soon(self, user_id: str, wanted: Wanted, then: Callable[[Page | None], None]) -> bool:
+        """As `page` in the usual case, without a task: `then` gets it, or None where `page` has to be asked. False where `then`
+        will not be called."""
+        user_id = self._stored_as(user_id)
+        return self._soon.page(self._shard_of(user_id), user_id, wanted, then)
+
+    def erased_known(self, user_id: str) -> bool | None:
+        """As `is_erased` by what is remembered; None where SQL has to be asked."""
+        return self._memory.erased(self._stored_as(user_id))
 
     async def is_erased(self, user_id: str) -> bool:
         """Whether the user of whom nothing was found was erased, as SQL said some seconds ago at most. Raises `StoreError`
         where nobody can say."""
+        known = self.erased_known(user_id)
+        if known is not None:
+            return known
         user_id = self._stored_as(user_id)
-        past = self._pasts.get(user_id)
-        if past is not None and past.empty and pasts.fresh(past, self._clock()):
-            return past.erased
         shard = self._shard_of(user_id)
         return (await self._accounts.of(Ask(shard, user_id, self._now_ms(), None))).erased
 
     # Tallies
 
-    async def tally(self, user_id: str) -> tuple[Tally, list[Row], bool]:
+    async def tally(self, user_id: str) -> Told:
         """What all of the user's events come to, as a tally (not to be changed) and rows that are not in it; and whether that
         is exact: no event that came late, no store is missing."""
         user_id = self._stored_as(user_id)
@@ -134,14 +138,16 @@ class Histories:
         except StoreError:
             # Redis is away; its part is in SQL too.
             return await self._all(shard, user_id)
-        past, found = good
-        self._remember(user_id, pasts.advanced(past, found))
-        exact = found.card < self._limits.length and not past.left_out
-        return past.tally, found.rows, exact
+        return self._memory.told(user_id, *good)
+
+    def tally_soon(self, user_id: str, then: Callable[[Told | None], None]) -> bool:
+        """As `tally` in the usual case, likewise."""
+        user_id = self._stored_as(user_id)
+        return self._soon.tally(self._shard_of(user_id), user_id, then)
 
     async def _still_good(self, shard: int, user_id: str) -> tuple[Past, Held] | None:
         """A past, and what Redis has above it, which are all of the user's events together; None if it has to be learned anew."""
-        past = self._pasts.get(user_id)
+        past = self._memory.past(user_id)
         if past is None:
             return None
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, past.cut))
@@ -170,7 +176,7 @@ class Histories:
             return None
         return None if gap.events >= MOST else pasts.caught_up(past, rows, gap, since)
 
-    async def _tally_anew(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
+    async def _tally_anew(self, shard: int, user_id: str) -> Told:
         # A long history is not summed up for each of those who ask for it at the same time.
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._learning[user_id] = done
@@ -181,7 +187,7 @@ class Histories:
                 del self._learning[user_id]
             done.set_result(None)
 
-    async def _learned_tally(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
+    async def _learned_tally(self, shard: int, user_id: str) -> Told:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
         try:
             past = await self._learned(shard, user_id, found.rows)
@@ -191,9 +197,8 @@ class Histories:
         except StoreError:
             if not found.rows:
                 raise
-            return Tally(), found.rows, False
-        newer = [row for row in found.rows if row[OCCURRED_AT] >= past.cut]
-        return past.tally, newer, not past.trimmed and not past.left_out
+            return Told(Tally(), found.rows, exact=False)
+        return told_anew(past, found.rows)
 
     async def _learn(self, shard: int, user_id: str, found: Newest) -> Past | None:
         """`found` is what Redis has just said, which may be all that it holds."""
@@ -203,16 +208,8 @@ class Histories:
         return await self._learned(shard, user_id, rows)
 
     async def _learned(self, shard: int, user_id: str, rows: list[Row]) -> Past | None:
-        since = pasts.asked_since(rows, self._limits, self._now_ms())
-        ask = Ask(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
-        account = await self._accounts.of(ask)
-        stored = await self._stored(ask, account)
-        past = pasts.learned(rows, stored, since, self._limits, self._clock())
-        if past is not None:
-            self._remember(user_id, past)
-        else:
-            self._pasts.pop(user_id, None)
-        return past
+        ask = self._memory.question(shard, user_id, rows)
+        return self._memory.learn(ask, rows, await self._stored(ask, await self._accounts.of(ask)))
 
     async def _stored(self, ask: Ask, account: Account) -> Stored:
         if not account.older:
@@ -221,9 +218,9 @@ class Histories:
         left_out = max(0, account.older - tally.events) if account.older > MOST else 0
         return Stored(tally, account.inside, account.erased, left_out)
 
-    async def _all(self, shard: int, user_id: str) -> tuple[Tally, list[Row], bool]:
+    async def _all(self, shard: int, user_id: str) -> Told:
         tally = await self._tally_before(shard, user_id, None)
-        return tally, [], tally.events < MOST
+        return Told(tally, [], tally.events < MOST)
 
     async def _tally_before(
         self, shard: int, user_id: str, since: int | None, start: int | None = None
@@ -242,9 +239,3 @@ class Histories:
             return await self._stores.sql(name, ask)
         finally:
             self._turns.release()
-
-    def _remember(self, user_id: str, past: Past) -> None:
-        self._pasts[user_id] = past
-        self._pasts.move_to_end(user_id)
-        if len(self._pasts) > _REMEMBERED:
-            self._pasts.popitem(last=False)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _THREADS = 8
 _CONNECTIONS = 16
+# The loop does not wait for an SQLite file that another process has locked.
+_NOW_S = 0.01
 # A read of so many commands and more goes by the other channel, so many at a time: Redis answers others in between.
 _WIDE, _PART = 24, 16
 
@@ -54,14 +56,14 @@ class Stores:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout = settings.number("http.store_timeout_s")
-        # A driver must give up no later than its caller, or its thread would be lost for longer.
-        self._settings = Settings({**settings, "sql.timeout_s": self._timeout})
+        self._settings = settings
         self._log, self._telemetry, self._clock = log, telemetry, clock
         self._failures = 1
         self._probe_s = min(1.0, settings.number("breaker.probe_s"))
         self._redis = connect(settings, self._timeout)
         self._narrow, self._wide = channels(self._redis, self._timeout)
         self._sql: SqlStore | None = None
+        self._near: SqlStore | None = None
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stores")
         # Log handles belong to one thread at a time; a long search must not hold up the lag.
         self._lanes = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in ("lag", "search")}
@@ -91,6 +93,30 @@ class Stores:
 
         return await self._guarded("redis", ask)
 
+    def redis_soon(self, read: Read[T], then: Callable[[T | None], None]) -> bool:
+        """The usual case without a task: `then` gets the answer, or None where `redis` has to be asked for it. False where this
+        is not the usual case."""
+        if self._narrow is None or len(read.commands) >= _WIDE or self._redis_up.state != CLOSED:
+            return False
+
+        def replied(replies: list[Any] | Exception) -> None:
+            then(self._folded(read, replies))
+
+        return self._narrow.soon(read.commands, replied)
+
+    def _folded(self, read: Read[T], replies: list[Any] | Exception) -> T | None:
+        if isinstance(replies, Exception):
+            if isinstance(replies, TimeoutError):
+                self._failed("redis", self._redis_up)
+            return None
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                return None
+        try:
+            return read.fold(replies)
+        except Exception:  # `redis` says of what
+            return None
+
     async def _replied(self, replies: asyncio.Future[list[Any]]) -> list[Any] | None:
         """The replies; None where they have to be asked for once more."""
         try:
@@ -108,6 +134,22 @@ class Stores:
     async def sql(self, name: str, ask: Callable[[SqlStore], T]) -> T:
         """`ask` runs in a thread. `name` is the store that it needs: `mysql.<dsn>`."""
         return await self._guarded(name, lambda: self._in_thread(ask))
+
+    def sql_now(self, index: int, ask: Callable[[SqlStore], T]) -> T | None:
+        """What a short question finds in the DSN where that is a file of this machine, on the loop's own thread. None where `sql` has to
+        be asked: it is a server, it is locked, or it failed.
+
+        Handed to a thread such a question costs three times as much, and both threads wait for each other's lock.
+        """
+        try:
+            near = self._near
+            if near is None:
+                near = self._near = self._sql_store(_NOW_S)
+            if not near.dsns[index].is_file or self._breaker(f"mysql.{index}").state != CLOSED:
+                return None
+            return ask(near)
+        except Exception:  # `sql` says of what
+            return None
 
     async def sql_everywhere(
         self, ask: Callable[[Connection, list[int]], T | None]
@@ -152,10 +194,14 @@ class Stores:
     def sql_store(self) -> SqlStore:
         """Made on first use; does not connect."""
         if self._sql is None:
-            from clicktide.sql import SqlStore
-
-            self._sql = SqlStore(self._settings)
+            # A driver must give up no later than its caller, or its thread would be lost for longer.
+            self._sql = self._sql_store(self._timeout)
         return self._sql
+
+    def _sql_store(self, timeout_s: float) -> SqlStore:
+        from clicktide.sql import SqlStore
+
+        return SqlStore(Settings({**self._settings, "sql.timeout_s": timeout_s}))
 
     def dsn_of(self, shard: int) -> str:
         """The name of the store that holds the shard's rows."""
@@ -172,6 +218,8 @@ class Stores:
     async def close(self) -> None:
         self._drop("redis")
         await self._redis.aclose()
+        if self._near is not None:
+            self._near.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for pool in self._lanes.values():
             pool.shutdown(wait=False, cancel_futures=True)

@@ -17,13 +17,14 @@ from starlette.responses import Response
 from clicktide.errors import StoreError
 from clicktide.read import sessions, timelines
 from clicktide.read.events import encode, event_of, shown
-from clicktide.read.timelines import BadCursor, Wanted
+from clicktide.read.timelines import BadCursor, Page, Wanted
 from clicktide.row import MONEY_TYPES, Row
 from clicktide.settings import Settings
-from services.operations import answer, identifier, parameters
+from services.operations import Then, answer, identifier, parameters
 from services.problems import ProblemError
 from services.query.health import Health
 from services.query.histories import Histories
+from services.query.memory import Told
 from services.query.ranges import moment
 from services.query.stores import Stores
 
@@ -84,6 +85,21 @@ class UsersApi:
         await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
         return await self._answer(user_id, {"events": shown(rows), "next": after})
 
+    def timeline_soon(self, request: Request, then: Then) -> bool:
+        user_id = identifier(request, "user_id")
+        query = parameters(request, TimelineQuery)
+        wanted = _wanted(query, frozenset(query.type))
+
+        def answered(page: Page) -> Response | None:
+            if not page.rows and not query.type and not _narrowed(query):
+                return self._nobody(user_id)
+            after = timelines.cursor_of(page.next) if page.next else None
+            return self._told(user_id, {"events": shown(page.rows), "next": after})
+
+        return self._health.settled() and self._histories.page_soon(
+            user_id, wanted, lambda page: _tell(then, answered, page)
+        )
+
     async def purchases(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
         query = parameters(request, PageQuery)
@@ -100,6 +116,21 @@ class UsersApi:
         if not body["events"]:
             await self._known(user_id, [], narrowed=False)
         return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **body})
+
+    def profile_soon(self, request: Request, then: Then) -> bool:
+        user_id = identifier(request, "user_id")
+        parameters(request, NoQuery)
+
+        def answered(told: Told) -> Response | None:
+            tally, newer, exact = told
+            body = tally.as_json(newer)
+            if not body["events"]:
+                return self._nobody(user_id)
+            return self._told(user_id, {"approximate": not exact, "user_id": user_id, **body})
+
+        return self._health.settled() and self._histories.tally_soon(
+            user_id, lambda told: _tell(then, answered, told)
+        )
 
     async def sessions(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
@@ -143,13 +174,36 @@ class UsersApi:
     async def _known(self, user_id: str, found: Any, *, narrowed: bool) -> None:
         if found or narrowed:
             return
-        if await self._asked(self._histories.is_erased(user_id)):
-            raise ProblemError("erased_user", "the user was erased; what comes of him is dropped")
-        raise ProblemError("unknown_user", "no event of this user is stored")
+        raise _nothing_of(erased=await self._asked(self._histories.is_erased(user_id)))
+
+    def _nobody(self, user_id: str) -> Response | None:
+        """The answer of whom there is nothing; None where SQL has to be asked why."""
+        erased = self._histories.erased_known(user_id)
+        return None if erased is None else _nothing_of(erased=erased).response()
 
     async def _answer(self, user_id: str, body: dict[str, Any]) -> Response:
-        as_of = await self._health.as_of(user_id)
-        return answer(encode({"as_of": as_of, "degraded": self._health.degraded(), **body}))
+        await self._health.as_of(user_id)
+        return self._told(user_id, body)
+
+    def _told(self, user_id: str, body: dict[str, Any]) -> Response:
+        health = self._health
+        return answer(encode({"as_of": health.as_of_known(user_id), "degraded": health.degraded(), **body}))
+
+
+def _tell(then: Then, answered: Callable[[T], Response | None], found: T | None) -> None:
+    response = None
+    if found is not None:
+        try:
+            response = answered(found)
+        except Exception:  # it comes again where it can be told
+            response = None
+    then(response)
+
+
+def _nothing_of(*, erased: bool) -> ProblemError:
+    if erased:
+        return ProblemError("erased_user", "the user was erased; what comes of him is dropped")
+    return ProblemError("unknown_user", "no event of this user is stored")
 
 
 def _narrowed(query: PageQuery) -> bool:

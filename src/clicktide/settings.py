@@ -561,7 +561,7 @@ REGISTRY: dict[str, Setting] = {
             int,
             16_000,
             "connections",
-            "Connections open at the same time; further ones wait until one ends.",
+            "Connections open at the same time; further ones are answered 503 or closed.",
             _at_least(1),
         ),
         Setting(

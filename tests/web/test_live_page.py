@@ -23,7 +23,7 @@ from clicktide.settings import Settings
 from clicktide.sql import migrate
 from services.access import keyfile
 from services.access.keyfile import Key, Keys, Secret
-from services.server import check_address
+from services.server import listen
 
 pytestmark = [pytest.mark.web, pytest.mark.embedded]
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,8 @@ class Page:
 
     def __init__(self, folder: Path, server) -> None:
         self.folder, self.server = folder, server
-        self.port = check_address("127.0.0.1", 0)
+        with listen("127.0.0.1", 0) as free:
+            self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self.given = {
             "log.path": str(folder / "log.sqlite"),

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Dsn:
-    """The DSN number `index`; usable by several threads, each call takes its own connection."""
+    """The DSN number `index` (`is_file`: an SQLite file, no server); usable by several threads, each call takes its own connection."""
 
     def __init__(
         self, index: int, url: str, timeout_s: float, clock: Callable[[], float], *, bulk: bool = True
@@ -39,6 +39,7 @@ class Dsn:
             if parsed.get_backend_name() == "sqlite"
             else MysqlStatements(bulk=bulk)
         )
+        self.is_file = isinstance(self.statements, SqliteStatements)
         if isinstance(self.statements, MysqlStatements):
             event.listen(self.engine, "connect", self.statements.connected)
         self._timeout_s = timeout_s

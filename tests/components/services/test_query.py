@@ -13,7 +13,7 @@ import pytest
 from clicktide import topics
 from clicktide.retry.envelope import Envelope, Origin
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("both_ways")]
 
 
 def now_ms():

@@ -11,7 +11,7 @@ import redis
 
 from clicktide import keys
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("both_ways")]
 
 
 def event(i, **more):

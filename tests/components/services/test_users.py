@@ -13,7 +13,7 @@ from clicktide import keys
 from clicktide.shards import shard_of
 from clicktide.sql import SqlStore
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("both_ways")]
 MINUTE = 60_000
 
 
@@ -45,11 +45,22 @@ class Asked:
         self.counts = Counter()
         for name in ("redis", "sql"):
             setattr(services.stores, name, self._counted(name, getattr(services.stores, name)))
+        for name, short in (("redis", "redis_soon"), ("sql", "sql_now")):
+            setattr(services.stores, short, self._short(name, getattr(services.stores, short)))
 
     def _counted(self, name, ask):
         async def counted(*given):
             self.counts[name] += 1
             return await ask(*given)
+
+        return counted
+
+    def _short(self, name, ask):
+        def counted(*given):
+            found = ask(*given)
+            # False and None: it has to be asked the long way, and is counted there.
+            self.counts[name] += bool(found)
+            return found
 
         return counted
 

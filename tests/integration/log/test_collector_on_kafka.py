@@ -24,7 +24,7 @@ from clicktide.log.port import TopicPartition
 from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
 from clicktide.settings import Settings
-from services.server import check_address
+from services.server import listen
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +36,8 @@ class Collector:
     """A collector process that keeps its port over `kill` and `start`."""
 
     def __init__(self, folder: Path, given: dict[str, object]) -> None:
-        self.port = check_address("127.0.0.1", 0)
+        with listen("127.0.0.1", 0) as free:
+            self.port = free.getsockname()[1]
         own = {"TIDE_" + k.upper().replace(".", "_"): str(v) for k, v in given.items()}
         kept = {k: v for k, v in os.environ.items() if not k.startswith("TIDE_")}
         path = f"{ROOT}{os.pathsep}{ROOT / 'src'}"

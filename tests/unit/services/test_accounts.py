@@ -43,12 +43,19 @@ class Stores:
         self.asked: list[str] = []
         self.gate = asyncio.Event()
         self.error: StoreUnavailable | None = None
+        self.near = False
 
     def sql_store(self) -> Sql:
         return self.own
 
     def dsn_of(self, shard: int) -> str:
         return f"mysql.{shard % 2}"
+
+    def sql_now(self, index: int, ask: Callable[[Any], Any]) -> Any:
+        if not self.near:
+            return None
+        self.asked.append(f"now.{index}")
+        return ask(self.own)
 
     async def sql(self, name: str, ask: Callable[[Any], Any]) -> Any:
         self.asked.append(name)
@@ -151,3 +158,74 @@ def test_one_who_leaves_takes_nobody_along(sizes: list[int]) -> None:
 
     asyncio.run(work())
     assert sum(sizes) == 6
+
+
+def test_a_file_is_asked_without_a_thread_for_all_who_come_together(sizes: list[int]) -> None:
+    async def work() -> None:
+        stores = Stores()
+        stores.near = True
+        wanted = asks(MOST + 3)
+        tasks = await begun(stores, wanted)
+        assert await asyncio.gather(*tasks) == [account_of(ask) for ask in wanted]
+        assert stores.asked == ["now.0"] * 2
+
+    asyncio.run(work())
+    assert sizes == [MOST, 3]
+
+
+def test_what_a_file_does_not_say_at_once_a_thread_asks(sizes: list[int]) -> None:
+    async def work() -> None:
+        stores = Stores()
+        stores.near = True
+        stores.own.moved.add(4)
+        stores.gate.set()
+        tasks = await begun(stores, asks(2, shard=4))
+        assert await asyncio.gather(*tasks) == [account_of(ask) for ask in asks(2, shard=4)]
+
+    asyncio.run(work())
+    assert sizes == [1, 1]
+
+
+def test_whoever_asks_without_a_task_is_told_the_account_or_why_there_is_none(sizes: list[int]) -> None:
+    async def work() -> None:
+        stores = Stores()
+        accounts = Accounts(stores)  # type: ignore[arg-type]
+        told: asyncio.Queue[Account | Exception] = asyncio.Queue()
+
+        def fails(_: Account | Exception) -> None:
+            raise RuntimeError
+
+        ask, moved = asks(1)[0], asks(1, shard=4)[0]
+        stores.gate.set()
+        accounts.ask(ask, fails)
+        accounts.ask(ask, told.put_nowait)
+        assert await told.get() == account_of(ask)
+        stores.own.moved.add(4)
+        accounts.ask(moved, told.put_nowait)
+        assert isinstance(await told.get(), LookupError)
+        stores.error = StoreUnavailable("mysql.0", "gone")
+        accounts.ask(ask, told.put_nowait)
+        assert await told.get() is stores.error
+
+    asyncio.run(work())
+    assert sizes == [2]
+
+
+def test_nobody_waits_on_when_the_service_ends(sizes: list[int]) -> None:
+    """The threads' pool cancels what it has not begun."""
+
+    async def work() -> None:
+        stores = Stores()
+
+        async def ends(_name: str, _ask: Callable[[Any], Any]) -> Any:
+            await stores.gate.wait()
+            raise asyncio.CancelledError
+
+        stores.sql = ends  # type: ignore[method-assign]
+        tasks = await begun(stores, asks(MOST + 3))
+        stores.gate.set()
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert {type(e) for e in found} == {StoreUnavailable}
+
+    asyncio.run(work())
+    assert sizes == []

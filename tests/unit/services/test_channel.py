@@ -227,3 +227,35 @@ def test_one_who_waits_shortly_after_another_has_his_own_time(tmp_path):
         return True
 
     assert run(tmp_path, echo, work, patience=0.5)
+
+
+def test_replies_go_to_whoever_is_to_get_them_without_a_task(tmp_path):
+    async def work(_server, channel):
+        got: asyncio.Queue = asyncio.Queue()
+        assert not channel.soon([("ECHO", "x")], got.put_nowait), "there is no connection yet"
+        await channel.read(read("a"))
+
+        def fails(_replies):
+            raise RuntimeError
+
+        assert channel.soon([("ECHO", "b")], fails)
+        assert channel.soon([("ECHO", "c"), ("ECHO", "d")], got.put_nowait)
+        one_after = await channel.read(read("e"))
+        return await got.get(), one_after
+
+    assert run(tmp_path, echo, work) == ([b"c", b"d"], ["e"])
+
+
+def test_whoever_waits_without_a_task_is_told_that_the_connection_is_lost(tmp_path):
+    def reply(command, server):
+        if len(server.asked) == 2:
+            raise CloseError
+        return echo(command, server)
+
+    async def work(_server, channel):
+        got: asyncio.Queue = asyncio.Queue()
+        await channel.read(read("a"))
+        assert channel.soon([("ECHO", "b")], got.put_nowait)
+        return await got.get()
+
+    assert isinstance(run(tmp_path, reply, work), RedisConnectionError)
