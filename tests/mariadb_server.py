@@ -49,6 +49,7 @@ class MariaDbServer:
                 _binary("mariadb-install-db"),
                 "--no-defaults",
                 f"--datadir={self.folder / 'data'}",
+                f"--tmpdir={self.folder}",  # another server that starts removes what it finds in a shared one
                 f"--user={getpass.getuser()}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
@@ -65,6 +66,7 @@ class MariaDbServer:
                     _binary("mariadbd"),
                     "--no-defaults",
                     f"--datadir={self.folder / 'data'}",
+                    f"--tmpdir={self.folder}",
                     f"--socket={self.folder / 's'}",
                     f"--user={getpass.getuser()}",
                     f"--port={self.port}",

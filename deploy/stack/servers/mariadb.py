@@ -43,6 +43,7 @@ class MariaDB(Server):
 
     def prepare(self) -> None:
         """Render, and make the system tables once; a half-made folder is made anew."""
+        (self.folder / "tmp").mkdir(exist_ok=True)
         write_if_changed(self.folder / "init.sql", INIT_SQL)
         write_if_changed(self.configuration, my_cnf(self.settings, self.port, self.folder, self.log))
         if not (self.folder / "made").exists():
@@ -109,6 +110,8 @@ def my_cnf(settings: StackSettings, port: int, folder: Path, log: Path) -> str:
     """MariaDB's option file."""
     values = {
         "datadir": folder / "data",
+        # Its own: a server that starts removes what it finds of temporary tables there, another one's as well.
+        "tmpdir": folder / "tmp",
         "port": port,
         "bind-address": LOOPBACK,
         # Relative to the data folder: a socket's whole path must stay under 108 bytes.

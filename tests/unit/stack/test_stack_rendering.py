@@ -64,6 +64,7 @@ def test_mariadb() -> None:
     values = pairs(my_cnf(SETTINGS, 1006, Path("/s/m"), Path("/s/l")), "=")
     assert values["bind-address"] == "127.0.0.1"
     assert values["port"] == "1006"
+    assert values["tmpdir"] == "/s/m/tmp", "two servers that share one remove each other's tables"
     assert values["innodb-flush-log-at-trx-commit"] == "1"
     assert values["character-set-server"] == "utf8mb4"
     assert all(line.endswith(";") for line in INIT_SQL.splitlines()), "the server reads one statement a line"
