@@ -43,7 +43,7 @@ class MariaDB(Server):
 
     def prepare(self) -> None:
         """Render, and make the system tables once; a half-made folder is made anew."""
-        (self.folder / "tmp").mkdir(exist_ok=True)
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         write_if_changed(self.folder / "init.sql", INIT_SQL)
         write_if_changed(self.configuration, my_cnf(self.settings, self.port, self.folder, self.log))
         if not (self.folder / "made").exists():
