@@ -345,7 +345,8 @@ def test_a_shell_component_that_can_run_runs(make_project, tmp_path):
 def test_prints_at_import_time_are_named(make_project):
     project = make_project("numbers = Numbers.spec()\necho = Echo.spec(inputs=[numbers])")
     with (project / "src" / "bolts" / "zoo.py").open("a") as file:
-        file.write('\nprint("hello there")\n')
+        # As Python does itself where PYTHONUNBUFFERED is set.
+        file.write('\nprint("hello there", flush=True)\n')
     done = run(project, "--max-restarts", 0)
     assert done.returncode == 1
     assert "print() while the module is imported" in done.stderr
