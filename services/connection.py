@@ -266,7 +266,12 @@ class Cycle(RequestResponseCycle):
         lines = [*self.default_headers, *headers]
         if not self.keep_alive:
             lines.append((b"connection", b"close"))
-        self.transport.write(_head(status, lines) + (b"" if self.scope["method"] == "HEAD" else body))
+        try:
+            head = _head(status, lines)
+        except RuntimeError:
+            self.transport.close()  # nobody else would: on the short way there is no task that fails
+            raise
+        self.transport.write(head + (b"" if self.scope["method"] == "HEAD" else body))
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
