@@ -85,7 +85,8 @@ class Connection(HttpToolsProtocol):
         if over > _TOLD:
             transport.abort()
             return
-        self._refused = over > 0
+        if over > 0:
+            self._refused, self.app, self._quick = True, _full, None
         self._since = self.loop.time()
         self._watch = self.loop.call_later(self._bounds.head, self._look)
 
@@ -173,16 +174,15 @@ class Connection(HttpToolsProtocol):
         upgrade = parser.should_upgrade()
         if upgrade and self._should_upgrade():
             return
-        app, before = self.app, self.cycle
-        cycle = self.cycle = Cycle(self, version != "1.0" and not upgrade and parser.should_keep_alive())
-        if self._refused:
-            app, cycle.keep_alive = _full, False
+        before = self.cycle
+        keep_alive = version != "1.0" and not upgrade and not self._refused and parser.should_keep_alive()
+        cycle = self.cycle = Cycle(self, keep_alive)
         if before is not None and not before.response_complete:
             # It waits its turn: answers come in the order of the requests.
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, app))
-        elif self._quick is None or self._refused or self.flow.write_paused or not self._quick(scope, cycle):
-            self._start_asgi_task(cycle, app)
+            self.pipeline.appendleft((cycle, self.app))
+        elif self._quick is None or self.flow.write_paused or not self._quick(scope, cycle):
+            self.serve(cycle)
 
     def on_response_complete(self) -> None:
         if self.transport.is_closing():

@@ -7,7 +7,6 @@ question; two may be under way at a time, so that a slow one holds up few.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from clicktide.errors import StoreUnavailable
 from clicktide.read.accounts import MOST, Account, Ask, accounts
+from services.query.callbacks import awaited, tell
 from services.query.stores import Stores
 
 if TYPE_CHECKING:
     from clicktide.sql import SqlStore
 
 _AT_A_TIME = 2
-_LOG = logging.getLogger("clicktide.accounts")
 # None: the shard is not where it was, so each has to ask for itself.
 _Then = Callable[[Account | Exception | None], None]
 
@@ -47,16 +46,8 @@ class Accounts:
 
     async def of(self, ask: Ask) -> Account:
         """The account. Raises `StoreError`."""
-        future: asyncio.Future[Account | None] = asyncio.get_running_loop().create_future()
-
-        def then(found: Account | Exception | None) -> None:
-            if future.done():
-                return
-            if isinstance(found, Exception):
-                future.set_exception(found)
-            else:
-                future.set_result(found)
-
+        future: asyncio.Future[Account | None]
+        future, then = awaited()
         self._enter(ask, then)
         found = await future
         if found is not None:
@@ -122,10 +113,7 @@ class Accounts:
 
 def _tell(together: Sequence[tuple[Ask, _Then]], answers: Sequence[Account | Exception | None]) -> None:
     for (_, then), found in zip(together, answers, strict=True):
-        try:
-            then(found)
-        except Exception:  # it must not keep the others from theirs
-            _LOG.exception("what was to become of an account failed")
+        tell(then, found)
 
 
 def _asked(sql: SqlStore, index: int, asks: Sequence[Ask]) -> list[Account] | None:

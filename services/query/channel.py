@@ -9,7 +9,6 @@ connection watches the one that has waited longest; a timer a call is a twentiet
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,11 +19,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from clicktide.read.plan import SCRIPTS, Command, Read, T
+from services.query.callbacks import awaited, tell
 
 # What becomes of the replies: they (errors of single commands among them), or why there are none.
 Then = Callable[[list[Any] | Exception], None]
 Waiter = tuple[int, list[Any], Then, float]
-_LOG = logging.getLogger("clicktide.channel")
 
 
 class Channel:
@@ -112,16 +111,8 @@ class _Line(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-
-        def then(replies: list[Any] | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(replies, Exception):
-                future.set_exception(replies)
-            else:
-                future.set_result(replies)
-
+        future: asyncio.Future[list[Any]]
+        future, then = awaited()
         self.send(commands, then)
         return future
 
@@ -161,7 +152,7 @@ class _Line(asyncio.Protocol):
                 got.append(reply)
                 if len(got) == wanted:
                     self._waiting.popleft()
-                    _tell(then, got)
+                    tell(then, got)
         except hiredis.ProtocolError:
             self.abort()
 
@@ -175,14 +166,7 @@ class _Line(asyncio.Protocol):
             self._watch = None
         waiting, self._waiting = self._waiting, deque()
         for _, _, then, _ in waiting:
-            _tell(then, error)
-
-
-def _tell(then: Then, replies: list[Any] | Exception) -> None:
-    try:
-        then(replies)
-    except Exception:  # it must not keep the others from theirs
-        _LOG.exception("what was to become of a reply failed")
+            tell(then, error)
 
 
 def _parts(commands: Sequence[Command], size: int) -> list[Sequence[Command]]:

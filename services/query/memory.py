@@ -32,7 +32,7 @@ class Memory:
     """`now_ms` is the wall clock (ms), `clock` monotonic seconds. Users are named as the stores do."""
 
     def __init__(self, limits: Limits, now_ms: Callable[[], int], clock: Callable[[], float]) -> None:
-        self.limits, self._now_ms, self.clock = limits, now_ms, clock
+        self._limits, self._now_ms, self._clock = limits, now_ms, clock
         self._pasts: OrderedDict[str, Past] = OrderedDict()
 
     def past(self, user_id: str) -> Past | None:
@@ -41,41 +41,41 @@ class Memory:
     def erased(self, user_id: str) -> bool | None:
         """Whether the user of whom nothing was found was erased, as SQL said some seconds ago at most; None where it has to be asked."""
         past = self._pasts.get(user_id)
-        return past.erased if past is not None and past.empty and pasts.fresh(past, self.clock()) else None
+        return past.erased if past is not None and past.empty and pasts.fresh(past, self._clock()) else None
 
     def sure(
         self, user_id: str, wanted: Wanted, found: Newest, matching: list[Row]
     ) -> tuple[bool, bool] | None:
         """Whether the matching rows are all there are from first to last, and whether they make the page. None where SQL has to be
         asked of the user."""
-        held_from = self.limits.held_from(self._now_ms())
+        held_from = self._limits.held_from(self._now_ms())
         full = len(matching) == wanted.limit
         if full and matching[-1][OCCURRED_AT] >= held_from:
             return False, True
-        if found.card >= self.limits.length:
+        if found.card >= self._limits.length:
             return False, False
         if wanted.since is not None and wanted.since >= held_from:
             return True, True
         past = self._pasts.get(user_id)
-        if past is None or found.card < past.card or not pasts.fresh(past, self.clock()):
+        if past is None or found.card < past.card or not pasts.fresh(past, self._clock()):
             return None
         return past.whole, past.whole
 
     def holds(self, past: Past, found: Held) -> bool:
         """Whether the past and what Redis has above it are all of the user's events, and nobody has to be asked about it."""
-        clock = self.clock()
-        return pasts.still_holds(past, found, self.limits, clock) and not pasts.due(
-            past, found, self.limits, clock
+        clock = self._clock()
+        return pasts.still_holds(past, found, self._limits, clock) and not pasts.due(
+            past, found, self._limits, clock
         )
 
     def question(self, shard: int, user_id: str, rows: list[Row]) -> Ask:
         """What SQL has to be asked of a user of whom Redis holds just these rows."""
-        since = pasts.asked_since(rows, self.limits, self._now_ms())
+        since = pasts.asked_since(rows, self._limits, self._now_ms())
         return Ask(shard, user_id, since, rows[0][OCCURRED_AT] if rows else None)
 
     def learn(self, ask: Ask, rows: list[Row], stored: Stored) -> Past | None:
         """The user's past by the question and what SQL said to it; None where Redis lacks what SQL has."""
-        past = pasts.learned(rows, stored, ask.since, self.limits, self.clock())
+        past = pasts.learned(rows, stored, ask.since, self._limits, self._clock())
         if past is not None:
             self._remember(ask.user_id, past)
         else:
@@ -85,7 +85,7 @@ class Memory:
     def told(self, user_id: str, past: Past, found: Held) -> Told:
         """The answer by a past that holds."""
         self._remember(user_id, pasts.advanced(past, found))
-        return Told(past.tally, found.rows, found.card < self.limits.length and not past.left_out)
+        return Told(past.tally, found.rows, found.card < self._limits.length and not past.left_out)
 
     def _remember(self, user_id: str, past: Past) -> None:
         self._pasts[user_id] = past

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -105,13 +105,10 @@ class Stores:
         return self._narrow.soon(read.commands, replied)
 
     def _folded(self, read: Read[T], replies: list[Any] | Exception) -> T | None:
-        if isinstance(replies, Exception):
-            if isinstance(replies, TimeoutError):
-                self._failed("redis", self._redis_up)
+        if isinstance(replies, TimeoutError):
+            self._failed("redis", self._redis_up)
+        if isinstance(replies, Exception) or _refused(replies):
             return None
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                return None
         try:
             return read.fold(replies)
         except Exception:  # `redis` says of what
@@ -126,10 +123,7 @@ class Stores:
             raise _away("redis", f"no answer after {self._timeout:g} s") from None
         except RedisConnectionError:
             return None
-        for reply in found:
-            if isinstance(reply, ResponseError):
-                return None
-        return found
+        return None if _refused(found) else found
 
     async def sql(self, name: str, ask: Callable[[SqlStore], T]) -> T:
         """`ask` runs in a thread. `name` is the store that it needs: `mysql.<dsn>`."""
@@ -266,6 +260,11 @@ class Stores:
         for channel in (self._narrow, self._wide):
             if name == "redis" and channel is not None:
                 channel.drop()
+
+
+def _refused(replies: Sequence[Any]) -> bool:
+    """Whether Redis answered one of the commands with an error."""
+    return any(isinstance(reply, ResponseError) for reply in replies)
 
 
 def channels(client: Any, patience: float) -> tuple[Channel | None, Channel | None]:

@@ -81,9 +81,9 @@ class UsersApi:
         user_id = identifier(request, "user_id")
         query = parameters(request, TimelineQuery)
         wanted = _wanted(query, frozenset(query.type))
-        rows, after = await self._page(user_id, wanted)
-        await self._known(user_id, rows, narrowed=bool(query.type) or _narrowed(query))
-        return await self._answer(user_id, {"events": shown(rows), "next": after})
+        page = await self._asked(self._histories.page(user_id, wanted))
+        await self._known(user_id, page.rows, narrowed=bool(query.type) or _narrowed(query))
+        return await self._answer(user_id, _timeline(page))
 
     def timeline_soon(self, request: Request, then: Then) -> bool:
         user_id = identifier(request, "user_id")
@@ -93,8 +93,7 @@ class UsersApi:
         def answered(page: Page) -> Response | None:
             if not page.rows and not query.type and not _narrowed(query):
                 return self._nobody(user_id)
-            after = timelines.cursor_of(page.next) if page.next else None
-            return self._told(user_id, {"events": shown(page.rows), "next": after})
+            return self._told(user_id, _timeline(page))
 
         return self._health.settled() and self._histories.page_soon(
             user_id, wanted, lambda page: _tell(then, answered, page)
@@ -103,30 +102,27 @@ class UsersApi:
     async def purchases(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
         query = parameters(request, PageQuery)
-        rows, after = await self._page(user_id, _wanted(query, MONEY_TYPES))
-        if not rows and not _narrowed(query):
-            await self._known(user_id, (await self._page(user_id, Wanted(1)))[0], narrowed=False)
-        return await self._answer(user_id, {"purchases": [_purchase(row) for row in rows], "next": after})
+        page = await self._asked(self._histories.page(user_id, _wanted(query, MONEY_TYPES)))
+        if not page.rows and not _narrowed(query):
+            any_event = await self._asked(self._histories.page(user_id, Wanted(1)))
+            await self._known(user_id, any_event.rows, narrowed=False)
+        purchases = [_purchase(row) for row in page.rows]
+        return await self._answer(user_id, {"purchases": purchases, "next": _next(page)})
 
     async def profile(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
         parameters(request, NoQuery)
-        tally, newer, exact = await self._asked(self._histories.tally(user_id))
-        body = tally.as_json(newer)
-        if not body["events"]:
-            await self._known(user_id, [], narrowed=False)
-        return await self._answer(user_id, {"approximate": not exact, "user_id": user_id, **body})
+        body = _profile(user_id, await self._asked(self._histories.tally(user_id)))
+        await self._known(user_id, body["events"], narrowed=False)
+        return await self._answer(user_id, body)
 
     def profile_soon(self, request: Request, then: Then) -> bool:
         user_id = identifier(request, "user_id")
         parameters(request, NoQuery)
 
         def answered(told: Told) -> Response | None:
-            tally, newer, exact = told
-            body = tally.as_json(newer)
-            if not body["events"]:
-                return self._nobody(user_id)
-            return self._told(user_id, {"approximate": not exact, "user_id": user_id, **body})
+            body = _profile(user_id, told)
+            return self._told(user_id, body) if body["events"] else self._nobody(user_id)
 
         return self._health.settled() and self._histories.tally_soon(
             user_id, lambda told: _tell(then, answered, told)
@@ -158,10 +154,6 @@ class UsersApi:
         return await self._answer(
             user_id, {"sessions": found, "next": None if place is None else sessions.cursor_of(place)}
         )
-
-    async def _page(self, user_id: str, wanted: Wanted) -> tuple[list[Row], str | None]:
-        page = await self._asked(self._histories.page(user_id, wanted))
-        return page.rows, timelines.cursor_of(page.next) if page.next else None
 
     async def _asked(self, call: Any) -> Any:
         try:
@@ -204,6 +196,18 @@ def _nothing_of(*, erased: bool) -> ProblemError:
     if erased:
         return ProblemError("erased_user", "the user was erased; what comes of him is dropped")
     return ProblemError("unknown_user", "no event of this user is stored")
+
+
+def _next(page: Page) -> str | None:
+    return timelines.cursor_of(page.next) if page.next else None
+
+
+def _timeline(page: Page) -> dict[str, Any]:
+    return {"events": shown(page.rows), "next": _next(page)}
+
+
+def _profile(user_id: str, told: Told) -> dict[str, Any]:
+    return {"approximate": not told.exact, "user_id": user_id, **told.tally.as_json(told.newer)}
 
 
 def _narrowed(query: PageQuery) -> bool:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from components.services.test_access import talking
 from components.services.test_process import wait_ready
 
 pytestmark = pytest.mark.embedded
-
-
-@contextmanager
-def talking(url):
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as s:
-        yield s
 
 
 def to_the_end(s) -> bytes:

@@ -87,6 +87,12 @@ def echo(command, _server):
     return f"${len(command[1])}\r\n{command[1]}\r\n".encode()
 
 
+def closes_at_the_second(command, server):
+    if len(server.asked) == 2:
+        raise CloseError
+    return echo(command, server)
+
+
 def read(*words):
     return Read([("ECHO", w) for w in words], lambda replies: [r.decode() for r in replies])
 
@@ -113,16 +119,11 @@ def test_one_who_leaves_does_not_shift_the_replies_of_others(tmp_path):
 
 
 def test_what_was_asked_on_a_connection_that_is_lost_is_asked_once_more(tmp_path):
-    def reply(command, server):
-        if len(server.asked) == 2:
-            raise CloseError
-        return echo(command, server)
-
     async def work(server, channel):
         first = await channel.read(read("a"))
         return first, await channel.read(read("b")), server.connections
 
-    assert run(tmp_path, reply, work) == (["a"], ["b"], 2)
+    assert run(tmp_path, closes_at_the_second, work) == (["a"], ["b"], 2)
 
 
 def test_twice_is_not_tried_a_third_time(tmp_path):
@@ -247,15 +248,10 @@ def test_replies_go_to_whoever_is_to_get_them_without_a_task(tmp_path):
 
 
 def test_whoever_waits_without_a_task_is_told_that_the_connection_is_lost(tmp_path):
-    def reply(command, server):
-        if len(server.asked) == 2:
-            raise CloseError
-        return echo(command, server)
-
     async def work(_server, channel):
         got: asyncio.Queue = asyncio.Queue()
         await channel.read(read("a"))
         assert channel.soon([("ECHO", "b")], got.put_nowait)
         return await got.get()
 
-    assert isinstance(run(tmp_path, reply, work), RedisConnectionError)
+    assert isinstance(run(tmp_path, closes_at_the_second, work), RedisConnectionError)
