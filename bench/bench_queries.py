@@ -1,7 +1,8 @@
 """Queries: how long timelines and profiles take at a steady rate while events flow, and what a query costs.
 
 A query service of its own is started over the system's stores, so that its CPU time is the queries' alone. Three processes make
-the load: the events, the queries, and this one, which only looks.
+the load: the events, the queries, and this one, which only looks. On one machine all of them share the cores: each has a session of its
+own, the events give way as the topologies do, and the queries, whose clock is the measure, get the core soon.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.generator import events
 from bench.system import System
 from clicktide.errors import ClicktideError
 from clicktide.log.port import Outgoing
+from deploy.priority import GIVE_WAY_MORE, give_way
 
 _LEAD_S = 3.0  # the generator's start, before the queries'
 _STUCK_S = 120.0
@@ -81,7 +83,7 @@ def queries(
         say(f"the query service answers at {url}; {warm:g} s to warm up, then {seconds:g} s that count")
         command = [sys.executable, "-P", "-m", "bench.query_load", url, "--rate", str(rate), "--mix", mix]
         command += ["--seconds", str(seconds), "--warm", str(warm)]
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environ(under))
+        load = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environ(under), start_new_session=True)
         try:
             time.sleep(warm)
             first, own, times = machine.cpu_by_role(under.processes()), _cpu(service), _times(url)
@@ -194,9 +196,15 @@ def _events(under: System, env: str, rate: float, seconds: float) -> Iterator[_S
         env,
     ]
     process = subprocess.Popen(
-        command, env=_environ(under), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=_environ(under),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
+        give_way(GIVE_WAY_MORE, process.pid)
         time.sleep(_LEAD_S)
         yield out
         said = process.communicate(timeout=60)[0].splitlines()

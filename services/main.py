@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from clicktide import turns
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
 from services.access import exposure
@@ -66,6 +67,7 @@ def run(
     say: Callable[[str], None] = print,
 ) -> None:
     """Serves `name` until SIGINT or SIGTERM. Raises `SettingError`, `CannotListen`."""
+    turns.short()  # of all threads that are started from here
     roles = roles_of(name)
     host = exposure.check(host or settings.text("http.host"), roles, exposure.keyring_of(settings, now_ms))
     tls = tls_of(settings)

@@ -14,7 +14,7 @@ from clicktide.settings import ENV_PREFIX, Settings
 from deploy.embedded import redis
 from deploy.embedded.child import Child
 from deploy.embedded.places import Places
-from deploy.priority import GIVE_WAY
+from deploy.priority import GIVE_WAY_MORE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOPOLOGIES = ("events", "redrive")
@@ -62,6 +62,7 @@ def redis_server(places: Places, binary: str, environ: Mapping[str, str]) -> Chi
         log=places.logs / "redis.log",
         environ=environ,
         ready=lambda: redis.answers(socket),
+        short_turns=True,
     )
 
 
@@ -98,7 +99,7 @@ def topology(places: Places, name: str, settings: Settings, environ: Mapping[str
         environ=environ,
         ready=newer_file(stats),
         grace_s=15.0,
-        nice=GIVE_WAY,
+        nice=GIVE_WAY_MORE,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cli import local
 from cli.demo import Traffic, forget_old_truths
+from clicktide import turns
 from clicktide.log.port import TopicInfo
 from clicktide.settings import Settings
 from deploy import priority
@@ -41,26 +42,47 @@ def test_a_process_that_is_to_give_way_does(tmp_path):
     assert int(log.read_text()) == os.nice(0) + 3
 
 
-def test_its_session_gives_way_as_well_once_the_kernel_takes_it(monkeypatch):
-    told = []
+@pytest.mark.parametrize(("pid", "named"), [(0, "self"), (4711, "4711")])
+def test_its_session_gives_way_as_well_once_the_kernel_takes_it(monkeypatch, pid, named):
+    told, given = [], []
 
     class Busy:
+        def __init__(self, path=()):
+            self.path = path
+
+        def __truediv__(self, name):
+            return Busy((*self.path, name))
+
         def write_text(self, text):
-            told.append(text)
+            told.append((*self.path, text))
             if len(told) < 3:
                 raise BlockingIOError
 
-    monkeypatch.setattr(priority, "_AUTOGROUP", Busy())
+    monkeypatch.setattr(priority, "_PROCESSES", Busy())
     monkeypatch.setattr(priority.time, "sleep", lambda _: None)
-    monkeypatch.setattr(os, "nice", lambda _: 0)
-    give_way(3)
-    assert told == ["3\n"] * 3
+    monkeypatch.setattr(os, "getpriority", lambda *_: 2)
+    monkeypatch.setattr(os, "setpriority", lambda *what: given.append(what))
+    give_way(3, pid)
+    assert told == [(named, "autogroup", "3\n")] * 3
+    assert given == [(os.PRIO_PROCESS, pid, 5)]
 
 
 def test_a_kernel_without_sessions_shares_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(priority, "_AUTOGROUP", tmp_path / "none" / "autogroup")
-    monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr(priority, "_PROCESSES", tmp_path / "none")
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
     give_way(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own")
+@pytest.mark.parametrize("short", [False, True])
+def test_a_process_that_answers_gets_short_turns(tmp_path, monkeypatch, short):
+    asked = tmp_path / "asked"  # by the child, between fork and exec
+    monkeypatch.setattr(turns, "short", asked.touch)
+    made = Child("made", ["true"], tmp_path / "log", {}, lambda: True, short_turns=short)
+    made.start(0.0)
+    assert made.process is not None
+    made.process.wait(20)
+    assert asked.exists() == short
 
 
 # -- the data directory
