@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import random
 import sys
 import time
@@ -22,11 +21,12 @@ import orjson
 import uvloop
 
 from bench import catalogue
+from bench.timer import Timer
 from clicktide import turns
 
 _LATE_S = 0.005
 _GRACE_S = 5.0
-_TICK_S = 0.001
+_AT_ONCE = 64
 _ZIPF = 0.8  # as the generator draws its users
 
 
@@ -203,17 +203,28 @@ async def run(
     made = requests(shares, users, 1, f"{host}:{port}")
     start = clock() + 0.1
     first, last = int(warm * rate), int((warm + seconds) * rate)
-    for n in itertools.count():
-        if n >= last:
-            break
-        due = start + n / rate
-        pause = due - clock()
-        # The loop waits by the millisecond: what is due before it would be back is sent when it is back, and counts from when it
-        # was due. Even when behind, answers must be taken now and then.
-        if pause > 0 or n % 64 == 0:
-            await asyncio.sleep(max(_TICK_S, pause) if pause > 0 else 0)
-        name, head = next(made)
-        load.put(Query(name, head, due, counted=n >= first))
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    timer = Timer(start, 1 / rate)
+    n = 0
+
+    def send() -> None:
+        nonlocal n
+        # Of what is long due only some at a time: answers must be taken as well.
+        until = min(last, timer.passed(), n + _AT_ONCE)
+        while n < until:
+            name, head = next(made)
+            load.put(Query(name, head, start + n / rate, counted=n >= first))
+            n += 1
+        if n >= last and not done.done():
+            done.set_result(None)
+
+    loop.add_reader(timer.fd, send)
+    try:
+        await done
+    finally:
+        loop.remove_reader(timer.fd)
+        timer.close()
     load.figures.seconds = clock() - (start + warm)
     await load.end()
     return load.figures
