@@ -100,7 +100,7 @@ class Stack:
         except KeyboardInterrupt:
             self._stop([item for item in self.servers if item.name in began])
             raise
-        except StackError:
+        except Exception:
             self._stop([item for item in self.servers if item.name in began.keys() - seconds.keys()])
             raise
         return seconds
