@@ -26,7 +26,7 @@ from clicktide import turns
 
 _LATE_S = 0.005
 _GRACE_S = 5.0
-_AT_ONCE = 64
+_AT_ONCE = 64  # queries that are due
 _ZIPF = 0.8  # as the generator draws its users
 
 

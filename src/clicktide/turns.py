@@ -18,7 +18,6 @@ SHORT_S: Final = 0.0004
 
 # sched_setattr(2): glibc has a function for it only from 2.41 on.
 _CALL: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
-_SCHED_OTHER: Final = 0
 # size, policy, flags, nice, priority, runtime (ns), deadline, period: the first version of its `struct sched_attr`.
 _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 
@@ -29,11 +28,11 @@ def short(seconds: float = SHORT_S) -> None:
     A thread of a policy of its own (real time, batch, idle) is left alone.
     """
     number = _CALL.get(platform.machine())
-    if number is None or not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) != _SCHED_OTHER:
+    if number is None or not hasattr(os, "SCHED_OTHER") or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
     # The call sets the nice value too.
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    wanted = _ATTRIBUTES.pack(_ATTRIBUTES.size, _SCHED_OTHER, 0, nice, 0, int(seconds * 1e9), 0, 0)
+    wanted = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, int(seconds * 1e9), 0, 0)
     _call(number, wanted)
 
 

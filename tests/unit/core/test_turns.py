@@ -15,14 +15,12 @@ from clicktide import turns
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in turns._CALL, reason="the kernel's own"
 )
-
-
 _ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the kernel was asked for, by whom it is asked in earnest nothing is changed here."""
+    """What the kernel would have been asked for, by system call and attributes."""
     found = []
     monkeypatch.setattr(turns, "_call", lambda number, text: found.append((number, text)))
     return found
