@@ -25,9 +25,8 @@ from bench.generator import events
 from bench.system import System
 from clicktide.errors import ClicktideError
 from clicktide.log.port import Outgoing
-from deploy.priority import GIVE_WAY_MORE, give_way
 
-_LEAD_S = 3.0  # the generator's start, before the queries'
+_LEAD_S = 1.0  # events flow for so long before the first query
 _STUCK_S = 120.0
 _CHUNK = 2000
 _SECONDS = "clicktide_http_request_seconds"
@@ -35,9 +34,10 @@ _SECONDS = "clicktide_http_request_seconds"
 
 @dataclass(frozen=True, slots=True)
 class Queried:
-    """Latencies in ms by path, sorted; `cpu_s` of all roles over `seconds`, `service_cpu_s` of the query service alone."""
+    """Latencies in ms by path, sorted; `taken_ms` of all, until the load had the answer; `cpu_s` of all roles over `seconds`, `service_cpu_s` of the query service alone."""
 
     ms: dict[str, list[float]]
+    taken_ms: list[float]
     status: dict[str, int]
     late: int
     failed: int
@@ -101,6 +101,7 @@ def queries(
         share = found["seconds"] / looked
     return Queried(
         {path: sorted(ms) for path, ms in found["ms"].items()},
+        sorted(found["taken_ms"]),
         found["status"],
         found["late"],
         found["failed"],
@@ -171,44 +172,32 @@ def _service(under: System, env: str) -> Iterator[tuple[int, str]]:
 
 
 class _Said:
-    """What the generator printed when it ended."""
+    """What the load of events printed when it ended."""
 
     said = ""
 
 
 @contextmanager
 def _events(under: System, env: str, rate: float, seconds: float) -> Iterator[_Said]:
+    """Events flow from here on for so long."""
     out = _Said()
     if not rate:
         yield out
         return
-    command = [sys.executable, "-P", "-m", "cli.main", "generate", "--rate", str(rate)]
-    command += [
-        "--seconds",
-        str(seconds + _LEAD_S),
-        "--seed",
-        "7",
-        "--truth",
-        os.devnull,
-        "--to",
-        "kafka",
-        "-e",
-        env,
-    ]
+    command = [sys.executable, "-P", "-m", "bench.event_load", "--rate", str(rate), "-e", env]
+    command += ["--seconds", str(seconds + _LEAD_S)]
     process = subprocess.Popen(
-        command,
-        env=_environ(under),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+        command, env=_environ(under), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        give_way(GIVE_WAY_MORE, process.pid)
+        assert process.stdout is not None
+        if process.stdout.readline() != "sending\n":
+            raise ClicktideError("the load of events did not start; see above")
         time.sleep(_LEAD_S)
         yield out
-        said = process.communicate(timeout=60)[0].splitlines()
-        out.said = " | ".join(line for line in said if line.startswith(("sent", "accepted", "from")))
+        out.said = process.communicate(timeout=60)[0].strip()
+        if process.returncode:
+            raise ClicktideError("the load of events failed; see above")
     finally:
         if process.poll() is None:
             process.terminate()
