@@ -44,6 +44,7 @@ class Dsn:
             event.listen(self.engine, "connect", self.statements.connected)
         self._timeout_s = timeout_s
         self._clock = clock
+        self._kept: Connection | None = None
 
     def write(self, work: Callable[[Any], T]) -> T:
         """`work` on a DBAPI cursor in one transaction: committed when it returns, rolled back when it raises.
@@ -65,14 +66,23 @@ class Dsn:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A SQLAlchemy connection; errors as in `write`, without the retry."""
+        # To a file one is kept at hand: out of the pool and back takes as long as a short question itself.
+        kept, self._kept = self._kept, None
         try:
-            with self.engine.connect() as connection:
+            with _closed_on_error(kept or self.engine.connect()) as connection:
                 yield connection
+            if self.is_file and self._kept is None:
+                self._kept = connection
+            else:
+                connection.close()
         except Exception as e:
             raise (translate(self.store, e) or e) from e
 
     def close(self) -> None:
         """Close the idle connections; a later call opens new ones."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
         self.engine.dispose()
 
     def _twice(self, once: Callable[[], T]) -> T:
@@ -80,7 +90,7 @@ class Dsn:
         try:
             return once()
         except StoreGone:
-            self.engine.dispose()  # its neighbours in the pool are as dead
+            self.close()  # its neighbours in the pool are as dead
             if self._clock() - started > self._timeout_s / 4:
                 raise
             return once()
@@ -117,3 +127,12 @@ class Dsn:
             connection.invalidate()
             return StoreUnavailable(self.store, f"lost in a rollback: {e}")
         return None
+
+
+@contextmanager
+def _closed_on_error(connection: Connection) -> Iterator[Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
