@@ -18,8 +18,8 @@ from services.connection import Bounds
 from services.server import Served, Tls, raise_file_limit, serve
 
 _SWITCH_S = 0.0005
-# An answer makes some hundred containers, and hardly one of them needs the collector.
-_GARBAGE = (20_000, 20, 20)
+# An answer makes some hundred containers, and hardly one of them needs the collector; what it looks through at a time is a pause for all.
+_GARBAGE = (1_000, 20, 20)
 _PORTS = {"query": "http.query_port", "dashboard": "http.dashboard_port"}
 
 

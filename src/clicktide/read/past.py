@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
 from clicktide import keys
 from clicktide.read.events import rows_of
 from clicktide.read.plan import Command, Read
@@ -54,7 +57,7 @@ class Held(NamedTuple):
     rows: list[Row]
 
 
-class Past(NamedTuple):
+class Past(msgspec.Struct, frozen=True, gc=False):
     """`tally` is of all events before `cut` (ms); `older` of them, before `since`, are in SQL only.
 
     `below` and `card` are what Redis held when it was made, at `made` (monotonic s); `trimmed`: Redis held no more than it may;
@@ -126,7 +129,7 @@ def confirmed(past: Past, below: int, clock: float) -> Past | None:
 
     SQL may have fewer, being behind Redis: those that are missing there are summed up already.
     """
-    return past._replace(made=clock) if below <= past.tally.events + past.left_out else None
+    return replace(past, made=clock) if below <= past.tally.events + past.left_out else None
 
 
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
@@ -152,7 +155,7 @@ def caught_up(past: Past, rows: Sequence[Row], gap: Tally, since: int) -> tuple[
     inside = [row for row in rows if row[OCCURRED_AT] >= since]
     found = Held(len(rows), len(rows) - len(inside), inside)
     tally = past.tally.plus(gap)
-    return past._replace(cut=since, tally=tally, below=found.below, card=found.card, trimmed=True), found
+    return replace(past, cut=since, tally=tally, below=found.below, card=found.card, trimmed=True), found
 
 
 def asked_since(rows: Sequence[Row], limits: Limits, now_ms: int) -> int:
@@ -182,8 +185,8 @@ def advanced(past: Past, found: Held) -> Past:
     if len(found.rows) <= _FOLD:
         if (found.card, found.below) == (past.card, past.below):
             return past
-        return past._replace(card=found.card, below=found.below)
+        return replace(past, card=found.card, below=found.below)
     cut = found.rows[KEEP][OCCURRED_AT] + 1
     folded = [row for row in found.rows if row[OCCURRED_AT] < cut]
     tally = past.tally.copy().add(folded)
-    return past._replace(cut=cut, tally=tally, below=found.below + len(folded), card=found.card)
+    return replace(past, cut=cut, tally=tally, below=found.below + len(folded), card=found.card)
