@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
@@ -132,3 +135,23 @@ def test_tables_that_are_missing_are_named(dialect, tmp_path):
         store.event("e")
     with pytest.raises(StoreUnavailable, match="shards init"):
         store.write(0, [row("e")])
+
+
+def test_readers_of_many_threads_each_have_a_connection_of_their_own(store):
+    """One of a file is kept at hand between calls; whoever comes while it is in use gets another."""
+    dsn = store.dsns[0]
+    in_use, together = [], threading.Barrier(4)
+
+    def read(connection):
+        in_use.append(connection)
+        together.wait(10)
+        return connection.exec_driver_sql("SELECT 1").scalar()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert [f.result() for f in [pool.submit(dsn.read, read) for _ in range(4)]] == [1] * 4
+            assert len(set(map(id, in_use))) == 4
+            in_use.clear()
+    with pytest.raises(ZeroDivisionError):
+        dsn.read(lambda _: 1 / 0)
+    assert dsn.read(lambda c: c.exec_driver_sql("SELECT 2").scalar()) == 2

@@ -44,7 +44,7 @@ class Dsn:
             event.listen(self.engine, "connect", self.statements.connected)
         self._timeout_s = timeout_s
         self._clock = clock
-        self._kept: Connection | None = None
+        self._kept: list[Connection] = []  # `pop` and `append` are safe among threads
 
     def write(self, work: Callable[[Any], T]) -> T:
         """`work` on a DBAPI cursor in one transaction: committed when it returns, rolled back when it raises.
@@ -67,12 +67,11 @@ class Dsn:
     def connection(self) -> Iterator[Connection]:
         """A SQLAlchemy connection; errors as in `write`, without the retry."""
         # To a file one is kept at hand: out of the pool and back takes as long as a short question itself.
-        kept, self._kept = self._kept, None
         try:
-            with _closed_on_error(kept or self.engine.connect()) as connection:
+            with _closed_on_error(self._take() or self.engine.connect()) as connection:
                 yield connection
-            if self.is_file and self._kept is None:
-                self._kept = connection
+            if self.is_file and not self._kept:
+                self._kept.append(connection)
             else:
                 connection.close()
         except Exception as e:
@@ -80,10 +79,15 @@ class Dsn:
 
     def close(self) -> None:
         """Close the idle connections; a later call opens new ones."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
+        while (kept := self._take()) is not None:
             kept.close()
         self.engine.dispose()
+
+    def _take(self) -> Connection | None:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return None
 
     def _twice(self, once: Callable[[], T]) -> T:
         started = self._clock()
