@@ -229,7 +229,6 @@ def run(
     shares: Mapping[str, float],
     users: int,
     connections: int,
-    seed: int = 1,
 ) -> Figures:
     """The figures of `seconds` at `rate`, after `warm` seconds that do not count."""
     parts = urlsplit(url)
@@ -237,7 +236,7 @@ def run(
     if not ip_address(host).is_loopback:
         raise ValueError(f"expected a loopback address, got {host!r}")
     load = Load(host, port, connections)
-    made = requests(shares, users, seed, f"{host}:{port}")
+    made = requests(shares, users, 1, f"{host}:{port}")
     start = time.monotonic() + 0.1
     first, last = int(warm * rate), int((warm + seconds) * rate)
     timer = Timer(start, 1 / rate)
@@ -273,7 +272,6 @@ def main() -> None:
     parser.add_argument("--mix", default="timeline=1,profile=1")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     turns.short()  # it stands for other machines: what it is to measure must not hold it up
     try:
@@ -285,7 +283,6 @@ def main() -> None:
             shares_of(given.mix),
             given.users,
             given.connections,
-            given.seed,
         )
     except (OSError, ValueError) as e:
         sys.exit(f"query_load: {e}")
