@@ -6,7 +6,7 @@ Every question is asked of the file, so all processes agree on the answer at onc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from clicktide.errors import UnknownTopic
@@ -50,6 +50,16 @@ def bounds_of(connection: sqlite3.Connection, key: int, partition: int) -> tuple
         "SELECT earliest, next FROM partitions WHERE topic = ? AND partition = ?", (key, partition)
     ).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def ends_of(connection: sqlite3.Connection, keys: Collection[int]) -> dict[tuple[int, int], int]:
+    """The next offset of each partition (topic's key, number) of the topics; of what is gone there is none."""
+    marks = ",".join("?" * len(keys))
+    rows = connection.execute(
+        f"SELECT topic, partition, next FROM partitions WHERE topic IN ({marks})",
+        tuple(keys),
+    )
+    return {(topic, partition): end for topic, partition, end in rows}
 
 
 def read_bounds(
