@@ -14,6 +14,7 @@ from bench.truth import Record
 from clicktide import keys, topics
 from clicktide.log import open_log
 from clicktide.log.port import Outgoing
+from clicktide.member import members
 from clicktide.row import COLUMNS
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
@@ -95,7 +96,7 @@ class Stores:
         ns, shard = self.settings.text("redis.namespace"), is_["shard"]
         line = keys.timeline(ns, shard, is_["user_id"])
         pipe = self.redis.pipeline() if together is None else together
-        pipe.zadd(line, {orjson.dumps(row[:18]): is_["occurred_at"]})
+        pipe.zadd(line, {members([row])[0]: is_["occurred_at"]})
         pipe.zremrangebyrank(line, 0, -1 - self.settings.integer("timeline.length"))
         late = (
             is_["received_at"] - is_["occurred_at"] > self.settings.number("events.late_after_h") * 3_600_000

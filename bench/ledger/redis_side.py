@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import orjson
-
 from bench.ledger.expected import CONTENT, Content
 from bench.ledger.sums import Buckets, Fields
 from clicktide import keys
+from clicktide.member import rows_of
 from clicktide.redisstore.client import connect, errors_named
 from clicktide.row import COLUMNS
 from clicktide.settings import Settings
@@ -99,10 +98,10 @@ def _timelines(client: Any, namespace: str, shards: int, users: list[str], side:
         entries = []
         for member, score in members:
             try:
-                row = orjson.loads(member)
+                (row,) = rows_of([member])
                 fields = [row[_AT[name]] for name in CONTENT]
                 event_id, occurred_at = row[_AT["event_id"]], row[_AT["occurred_at"]]
-            except (orjson.JSONDecodeError, IndexError, TypeError):
+            except (ValueError, IndexError, TypeError):
                 side.unreadable.append(user)
                 continue
             # Texts repeat a lot: one copy of each bounds the memory.

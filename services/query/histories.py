@@ -12,15 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from clicktide.errors import StoreError, StoreUnavailable
+from clicktide.member import Counted, counted_of
 from clicktide.pseudonym import stored_id
 from clicktide.read import past as pasts
 from clicktide.read import timelines
 from clicktide.read.accounts import Account, Ask
 from clicktide.read.before import MOST, tally_before
-from clicktide.read.past import Held, Limits, Past, Stored
+from clicktide.read.past import Held, Limits, Past, Seen, Stored
 from clicktide.read.tally import Tally
-from clicktide.read.timelines import Newest, Page, Wanted
-from clicktide.row import Row
+from clicktide.read.timelines import Newest, Page, Printed, Wanted
+from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
 from clicktide.sql import Cursor
@@ -91,7 +92,8 @@ class Histories:
         self, shard: int, user_id: str, wanted: Wanted, found: Newest, matching: list[Row]
     ) -> tuple[bool, bool]:
         """Whether the matching rows are all there are from first to last, and whether they make the page."""
-        sure = self._memory.sure(user_id, wanted, found, matching)
+        oldest = matching[-1][OCCURRED_AT] if matching else 0
+        sure = self._memory.sure(user_id, wanted, found.card, len(matching), oldest)
         if sure is not None:
             return sure
         try:
@@ -101,7 +103,7 @@ class Histories:
         whole = past is not None and past.whole
         return whole, whole
 
-    def page_soon(self, user_id: str, wanted: Wanted, then: Callable[[Page | None], None]) -> bool:
+    def page_soon(self, user_id: str, wanted: Wanted, then: Callable[[Page | Printed | None], None]) -> bool:
         """As `page` in the usual case, without a task: `then` gets it, or None where `page` has to be asked. False where `then`
         will not be called."""
         user_id = self._stored_as(user_id)
@@ -124,8 +126,8 @@ class Histories:
     # Tallies
 
     async def tally(self, user_id: str) -> Told:
-        """What all of the user's events come to, as a tally (not to be changed) and rows that are not in it; and whether that
-        is exact: no event that came late, no store is missing."""
+        """What all of the user's events come to, as a tally (not to be changed) and events that are not in it; and whether that
+        is exact: none that came late, no store is missing."""
         user_id = self._stored_as(user_id)
         shard = self._shard_of(user_id)
         try:
@@ -166,15 +168,15 @@ class Histories:
         return None if confirmed is None else (confirmed, found)
 
     async def _caught_up(self, shard: int, user_id: str, past: Past) -> tuple[Past, Held] | None:
-        rows = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).rows
-        since = pasts.asked_since(rows, self._limits, self._now_ms())
-        if len(rows) < self._limits.length or since < past.cut:
+        events = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).events
+        since = pasts.asked_since(Seen.of(events), self._limits, self._now_ms())
+        if len(events) < self._limits.length or since < past.cut:
             return None
         try:
             gap = await self._tally_before(shard, user_id, since, past.cut)
         except StoreError:
             return None
-        return None if gap.events >= MOST else pasts.caught_up(past, rows, gap, since)
+        return None if gap.events >= MOST else pasts.caught_up(past, events, gap, since)
 
     async def _tally_anew(self, shard: int, user_id: str) -> Told:
         # A long history is not summed up for each of those who ask for it at the same time.
@@ -190,26 +192,26 @@ class Histories:
     async def _learned_tally(self, shard: int, user_id: str) -> Told:
         found = await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))
         try:
-            past = await self._learned(shard, user_id, found.rows)
+            past = await self._learned(shard, user_id, found.events)
             if past is None:
                 # Redis lacks events that SQL has: what waits for it comes by the retry topics.
                 return await self._all(shard, user_id)
         except StoreError:
-            if not found.rows:
+            if not found.events:
                 raise
-            return Told(Tally(), found.rows, exact=False)
-        return told_anew(past, found.rows)
+            return Told(Tally(), found.events, exact=False)
+        return told_anew(past, found.events)
 
     async def _learn(self, shard: int, user_id: str, found: Newest) -> Past | None:
         """`found` is what Redis has just said, which may be all that it holds."""
-        rows = found.rows
-        if found.card != len(rows):
-            rows = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).rows
-        return await self._learned(shard, user_id, rows)
+        events = [counted_of(row) for row in found.rows]
+        if found.card != len(events):
+            events = (await self._stores.redis(pasts.held(self._namespace, shard, user_id, None))).events
+        return await self._learned(shard, user_id, events)
 
-    async def _learned(self, shard: int, user_id: str, rows: list[Row]) -> Past | None:
-        ask = self._memory.question(shard, user_id, rows)
-        return self._memory.learn(ask, rows, await self._stored(ask, await self._accounts.of(ask)))
+    async def _learned(self, shard: int, user_id: str, events: list[Counted]) -> Past | None:
+        ask = self._memory.question(shard, user_id, Seen.of(events))
+        return self._memory.learn(ask, events, await self._stored(ask, await self._accounts.of(ask)))
 
     async def _stored(self, ask: Ask, account: Account) -> Stored:
         if not account.older:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from clicktide.errors import StoreError
 from clicktide.read import sessions, timelines
 from clicktide.read.events import encode, event_of, shown
-from clicktide.read.timelines import BadCursor, Page, Wanted
+from clicktide.read.timelines import BadCursor, Page, Printed, Wanted
 from clicktide.row import MONEY_TYPES, Row
 from clicktide.settings import Settings
 from services.operations import Then, answer, identifier, parameters
@@ -90,14 +90,17 @@ class UsersApi:
         query = parameters(request, TimelineQuery)
         wanted = _wanted(query, frozenset(query.type))
 
-        def answered(page: Page) -> Response | None:
-            if not page.rows and not query.type and not _narrowed(query):
+        def answered(page: Page | Printed | None) -> Response | None:
+            if page is None:
+                return None
+            if not _any(page) and not query.type and not _narrowed(query):
                 return self._nobody(user_id)
             return self._told(user_id, _timeline(page))
 
-        return self._health.settled() and self._histories.page_soon(
-            user_id, wanted, lambda page: _tell(then, answered, page)
-        )
+        def found(page: Page | Printed | None) -> None:
+            _tell(then, answered, page)
+
+        return self._health.settled() and self._histories.page_soon(user_id, wanted, found)
 
     async def purchases(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
@@ -120,7 +123,9 @@ class UsersApi:
         user_id = identifier(request, "user_id")
         parameters(request, NoQuery)
 
-        def answered(told: Told) -> Response | None:
+        def answered(told: Told | None) -> Response | None:
+            if told is None:
+                return None
             body = _profile(user_id, told)
             return self._told(user_id, body) if body["events"] else self._nobody(user_id)
 
@@ -182,13 +187,11 @@ class UsersApi:
         return answer(encode({"as_of": health.as_of_known(user_id), "degraded": health.degraded(), **body}))
 
 
-def _tell(then: Then, answered: Callable[[T], Response | None], found: T | None) -> None:
-    response = None
-    if found is not None:
-        try:
-            response = answered(found)
-        except Exception:  # it comes again where it can be told
-            response = None
+def _tell(then: Then, answered: Callable[[T], Response | None], found: T) -> None:
+    try:
+        response = answered(found)
+    except Exception:  # it comes again where it can be told
+        response = None
     then(response)
 
 
@@ -198,12 +201,17 @@ def _nothing_of(*, erased: bool) -> ProblemError:
     return ProblemError("unknown_user", "no event of this user is stored")
 
 
-def _next(page: Page) -> str | None:
+def _next(page: Page | Printed) -> str | None:
     return timelines.cursor_of(page.next) if page.next else None
 
 
-def _timeline(page: Page) -> dict[str, Any]:
-    return {"events": shown(page.rows), "next": _next(page)}
+def _any(page: Page | Printed) -> bool:
+    return bool(page.text if isinstance(page, Printed) else page.rows)
+
+
+def _timeline(page: Page | Printed) -> dict[str, Any]:
+    events = msgspec.Raw(b"[" + page.text + b"]") if isinstance(page, Printed) else shown(page.rows)
+    return {"events": events, "next": _next(page)}
 
 
 def _profile(user_id: str, told: Told) -> dict[str, Any]:

@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
+from clicktide.member import members
 from clicktide.row import (
     AMOUNT,
     CATEGORY_ID,
-    EXTRA,
     GENDER,
     OCCURRED_AT,
     PROVINCE,
@@ -27,15 +25,12 @@ from clicktide.row import (
 )
 
 Counts = dict[str, int]
-TIMELINE_COLUMNS = EXTRA + 1
-# One value a line, which holds no line break of its own: two thirds of what a call for each costs.
-_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 @dataclass(slots=True)
 class Effects:
     """What one shard's events do. `seconds` and `minutes` map a bucket's start (s) to its fields; `minutes` holds only
-    what the seconds do not (categories, provinces). `timelines` maps a user to pairs of score (text) and member (JSON, as bytes).
+    what the seconds do not (categories, provinces). `timelines` maps a user to pairs of score (text) and member (`clicktide.member`).
     `late` events count nowhere else but in the timelines."""
 
     seconds: dict[int, Counts] = field(default_factory=dict)
@@ -59,8 +54,7 @@ def effects(rows: Sequence[Row], late_after_ms: int) -> Effects:
     out = Effects()
     timelines = out.timelines
     by_second: dict[int, list[Row]] = {}
-    members = _encode_lines([row[:TIMELINE_COLUMNS] for row in rows]).split(b"\n")[:-1]
-    for row, member in zip(rows, members, strict=True):
+    for row, member in zip(rows, members(rows), strict=True):
         user = row[USER_ID]
         occurred = row[OCCURRED_AT]
         line = timelines.get(user)

@@ -7,7 +7,7 @@ All keys of a shard carry the same hash tag, so they share a Redis Cluster slot:
 |---|---|---|
 | `c:<generation>` | string | that the generation has begun |
 | `c:<generation>:<bucket>` | hash | claims: digest of the event id -> claim (`claims`) |
-| `t:<user_id>` | sorted set | timeline: score occurred_at (ms), member a JSON array of the row's first 18 columns (event_id .. extra) |
+| `t:<user_id>` | sorted set | timeline: score occurred_at (ms), member the event as `member` packs it |
 | `b:<g>:<start>` | hash | bucket of granularity g (s, m, h, d) that starts at `start` (s since the epoch, UTC): field -> integer |
 | `b:a` | hash | the same, of all time |
 | `x` | set | erased users, and the empty name once it has been filled; without that it is not known who is erased |

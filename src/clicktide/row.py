@@ -5,6 +5,8 @@ A list costs a quarter of an object to build and encode. The positions are named
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final
 
 Row = list[Any]
@@ -62,3 +64,7 @@ COLUMNS: Final = (
 TYPES: Final = ("view", "click", "cart", "favorite", "order", "pay", "refund")
 GENDERS: Final = ("female", "male", "unknown")
 MONEY_TYPES: Final = frozenset({"order", "pay", "refund"})
+
+# Where a row stands in a timeline: (occurred_at ms, event_id); timelines run from high to low.
+Position = tuple[int, str]
+position_of: Callable[[Row], Position] = itemgetter(OCCURRED_AT, EVENT_ID)

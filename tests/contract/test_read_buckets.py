@@ -15,11 +15,10 @@ from clicktide import keys
 from clicktide.log.port import TopicPartition
 from clicktide.parse import Parser
 from clicktide.read import buckets, lag, timelines
-from clicktide.read.events import position_of
 from clicktide.read.plan import Read, both, run, run_async
 from clicktide.read.spans import Span, covering
 from clicktide.redisstore.store import RedisStore
-from clicktide.row import AMOUNT, CATEGORY_ID, GENDER, OCCURRED_AT, PROVINCE, TYPE, USER_ID
+from clicktide.row import AMOUNT, CATEGORY_ID, GENDER, OCCURRED_AT, PROVINCE, TYPE, USER_ID, position_of
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
 

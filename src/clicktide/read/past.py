@@ -14,10 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from clicktide import keys
-from clicktide.read.events import rows_of
+from clicktide.member import Counted, counted
 from clicktide.read.plan import Command, Read
 from clicktide.read.tally import Tally
-from clicktide.row import OCCURRED_AT, Row
 from clicktide.settings import Settings
 
 KEEP = 8  # so many of the newest events stay outside a tally: late ones among them cost nothing
@@ -49,12 +48,27 @@ class Limits(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What Redis answered: how many events it holds of the user, how many below `cut`, and rows from `cut` on (or some of
+    """What Redis answered: how many events it holds of the user, how many below `cut`, and the events from `cut` on (or some of
     the newest), newest first."""
 
     card: int
     below: int
-    rows: list[Row]
+    events: list[Counted]
+
+
+class Seen(NamedTuple):
+    """All events that Redis holds of a user: how many, and the times (ms) of the newest and the oldest, 0 where there are none."""
+
+    card: int
+    newest: int
+    oldest: int
+
+    @classmethod
+    def of(cls, events: Sequence[Counted]) -> Seen:
+        """`events` newest first."""
+        if not events:
+            return cls(0, 0, 0)
+        return cls(len(events), events[0].occurred_at, events[-1].occurred_at)
 
 
 class Past(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +111,7 @@ class Stored(NamedTuple):
 
 
 def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held]:
-    """The user's rows from `cut` (ms) on, or all, and the counts that tell whether a `Past` still holds."""
+    """The user's events from `cut` (ms) on, or all, and the counts that tell whether a `Past` still holds."""
     key = keys.timeline(namespace, shard, user_id)
     commands: list[Command] = [("ZCARD", key)]
     if cut is None:
@@ -106,7 +120,7 @@ def held(namespace: str, shard: int, user_id: str, cut: int | None) -> Read[Held
         commands += [("ZCOUNT", key, "-inf", f"({cut}"), ("ZRANGE", key, "+inf", cut, "BYSCORE", "REV")]
 
     def fold(replies: list[Any]) -> Held:
-        return Held(int(replies[0]), 0 if cut is None else int(replies[1]), rows_of(replies[-1]))
+        return Held(int(replies[0]), 0 if cut is None else int(replies[1]), counted(replies[-1]))
 
     return Read(commands, fold)
 
@@ -133,7 +147,7 @@ def confirmed(past: Past, below: int, clock: float) -> Past | None:
 
 
 def still_holds(past: Past, found: Held, limits: Limits, clock: float) -> bool:
-    """Whether the tally and the rows found from its cut on are together all events of the user."""
+    """Whether the tally and the events found from its cut on are together all events of the user."""
     full = found.card >= limits.length
     if not fresh(past, clock) or found.card < past.card:
         return False
@@ -149,44 +163,55 @@ def outrun(found: Held, limits: Limits) -> bool:
     return found.card >= limits.length and found.below == 0
 
 
-def caught_up(past: Past, rows: Sequence[Row], gap: Tally, since: int) -> tuple[Past, Held]:
-    """The past that was outrun and what is above it: `gap` is what SQL's events from its cut up to `since` come to, `rows` all
+def caught_up(past: Past, events: Sequence[Counted], gap: Tally, since: int) -> tuple[Past, Held]:
+    """The past that was outrun and what is above it: `gap` is what SQL's events from its cut up to `since` come to, `events` all
     that Redis has."""
-    inside = [row for row in rows if row[OCCURRED_AT] >= since]
-    found = Held(len(rows), len(rows) - len(inside), inside)
+    inside = [event for event in events if event.occurred_at >= since]
+    found = Held(len(events), len(events) - len(inside), inside)
     tally = past.tally.plus(gap)
     return replace(past, cut=since, tally=tally, below=found.below, card=found.card, trimmed=True), found
 
 
-def asked_since(rows: Sequence[Row], limits: Limits, now_ms: int) -> int:
-    """From when on (ms) Redis holds all of the user's events, `rows` being all it has, newest first."""
+def asked_since(seen: Seen, limits: Limits, now_ms: int) -> int:
+    """From when on (ms) Redis holds all of the user's events."""
     since = limits.held_from(now_ms) + _SLACK_MS
-    if len(rows) >= limits.length:
+    if seen.card >= limits.length:
         # Of the events at the oldest one's very millisecond some may be gone.
-        since = max(since, rows[-1][OCCURRED_AT] + 1)
+        since = max(since, seen.oldest + 1)
     return since
 
 
-def learned(rows: Sequence[Row], stored: Stored, since: int, limits: Limits, clock: float) -> Past | None:
-    """The past by all rows of Redis and by what SQL has; None where Redis lacks what SQL has."""
-    inside = [row for row in rows if row[OCCURRED_AT] >= since]
+def learned(
+    events: Sequence[Counted], stored: Stored, since: int, limits: Limits, clock: float
+) -> Past | None:
+    """The past by all events of Redis and by what SQL has; None where Redis lacks what SQL has."""
+    inside = [event for event in events if event.occurred_at >= since]
     if stored.inside > len(inside):
         return None
-    below = len(rows) - len(inside)
-    full = len(rows) >= limits.length
+    below = len(events) - len(inside)
+    full = len(events) >= limits.length
     tally = stored.tally
     older = tally.events + stored.left_out
-    past = Past(since, older, since, tally, below, len(rows), clock, full, stored.erased, stored.left_out)
-    return advanced(past, Held(len(rows), below, inside))
+    past = Past(since, older, since, tally, below, len(events), clock, full, stored.erased, stored.left_out)
+    return advanced(past, Held(len(events), below, inside))
+
+
+def learned_unread(seen: Seen, stored: Stored, since: int, clock: float) -> Past | None:
+    """As `learned`, before anybody has read the events: none of them is in the tally. They must all be from `since` on, and fewer than Redis
+    keeps."""
+    if stored.inside > seen.card:
+        return None
+    tally, older = stored.tally, stored.tally.events + stored.left_out
+    return Past(since, older, since, tally, 0, seen.card, clock, False, stored.erased, stored.left_out)
 
 
 def advanced(past: Past, found: Held) -> Past:
-    """The past with all but the newest of the rows in its tally, once there are many of them."""
-    if len(found.rows) <= _FOLD:
+    """The past with all but the newest of the events in its tally, once there are many of them."""
+    if len(found.events) <= _FOLD:
         if (found.card, found.below) == (past.card, past.below):
             return past
         return replace(past, card=found.card, below=found.below)
-    cut = found.rows[KEEP][OCCURRED_AT] + 1
-    folded = [row for row in found.rows if row[OCCURRED_AT] < cut]
+    cut = found.events[KEEP].occurred_at + 1
+    folded = [event for event in found.events if event.occurred_at < cut]
     tally = past.tally.copy().add(folded)
     return replace(past, cut=cut, tally=tally, below=found.below + len(folded), card=found.card)

@@ -14,9 +14,8 @@ from zlib import crc32
 
 import orjson
 
-from clicktide.read.events import Position, position_of
 from clicktide.read.timelines import BadCursor
-from clicktide.row import AMOUNT, EXTRA, ITEM_ID, OCCURRED_AT, TYPE, Row
+from clicktide.row import AMOUNT, EXTRA, ITEM_ID, OCCURRED_AT, TYPE, Position, Row, position_of
 
 GAP_MS = 600_000
 MAX_CARRIED = 64  # a cursor names so many sessions that reach below it

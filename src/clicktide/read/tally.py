@@ -11,18 +11,8 @@ from typing import Any
 
 import msgspec
 
-from clicktide.row import (
-    AGE_RANGE,
-    AMOUNT,
-    BRAND_ID,
-    CATEGORY_ID,
-    GENDER,
-    OCCURRED_AT,
-    PROVINCE,
-    TYPE,
-    TYPES,
-    Row,
-)
+from clicktide.member import Counted
+from clicktide.row import TYPES
 
 TOP = 10
 Known = tuple[int, str]  # when (ms), and what
@@ -53,34 +43,34 @@ class Tally(msgspec.Struct, gc=False):
         out.types, out.categories, out.brands = self.types.copy(), self.categories.copy(), self.brands.copy()
         return out
 
-    def add(self, rows: Iterable[Row]) -> Tally:
-        """Adds the rows, in whatever order, and answers itself."""
+    def add(self, events: Iterable[Counted]) -> Tally:
+        """Adds the events, in whatever order, and answers itself."""
         self._changed()
         types, categories, brands = self.types, self.categories, self.brands
         first, last = self.first, self.last
         province, gender, age_range = self.province, self.gender, self.age_range
-        for row in rows:
-            kind, at = row[TYPE], row[OCCURRED_AT]
+        for event in events:
+            kind, at = event.type, event.occurred_at
             types[kind] = types.get(kind, 0) + 1
-            if (category := row[CATEGORY_ID]) is not None:
+            if (category := event.category_id) is not None:
                 categories[category] = categories.get(category, 0) + 1
-            if (brand := row[BRAND_ID]) is not None:
+            if (brand := event.brand_id) is not None:
                 brands[brand] = brands.get(brand, 0) + 1
             if kind == "pay":
-                self.spend += row[AMOUNT]
+                self.spend += event.amount or 0
             elif kind == "refund":
-                self.refunds += row[AMOUNT]
+                self.refunds += event.amount or 0
             if first is None or at < first:
                 first = at
             if last is None or at > last:
                 last = at
-            # Rows come newest first, so that hardly any after the first one says more.
+            # They come newest first, so that hardly any after the first one says more.
             if province is None or at >= province[0]:
-                province = _newer(province, _said(at, row[PROVINCE]))
+                province = _newer(province, _said(at, event.province))
             if gender is None or at >= gender[0]:
-                gender = _newer(gender, _said(at, _gender(row[GENDER])))
+                gender = _newer(gender, _said(at, _gender(event.gender)))
             if age_range is None or at >= age_range[0]:
-                age_range = _newer(age_range, _said(at, row[AGE_RANGE]))
+                age_range = _newer(age_range, _said(at, event.age_range))
         self.first, self.last = first, last
         self.province, self.gender, self.age_range = province, gender, age_range
         return self
@@ -137,7 +127,7 @@ class Tally(msgspec.Struct, gc=False):
     def events(self) -> int:
         return sum(self.types.values())
 
-    def as_json(self, newer: Sequence[Row] = ()) -> dict[str, Any]:
+    def as_json(self, newer: Sequence[Counted] = ()) -> dict[str, Any]:
         """The tally of its own events and those of `newer`, as a profile's members, but for the user's id. Changes nothing."""
         more = Tally().add(newer)
         if self.best_categories is None:

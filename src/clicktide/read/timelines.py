@@ -15,9 +15,9 @@ import orjson
 
 from clicktide import keys
 from clicktide.errors import ClicktideError
-from clicktide.read.events import Position, position_of, rows_of
+from clicktide.member import position, printed, rows_of
 from clicktide.read.plan import Read
-from clicktide.row import OCCURRED_AT, TYPE, Row
+from clicktide.row import OCCURRED_AT, TYPE, Position, Row, position_of
 
 # A page may begin in the middle of one millisecond's events.
 _SPARE = 8
@@ -39,11 +39,23 @@ class Wanted(NamedTuple):
     until: int | None = None
     before: Position | None = None
 
+    @property
+    def newest_only(self) -> bool:
+        """Whether it is the first page, of whatever there is."""
+        return not self.types and self.since is None and self.until is None and self.before is None
+
 
 class Page(NamedTuple):
     """`next` is where the following page starts, None at the end."""
 
     rows: list[Row]
+    next: Position | None
+
+
+class Printed(NamedTuple):
+    """A page whose events are JSON text already, with commas between."""
+
+    text: bytes
     next: Position | None
 
 
@@ -82,9 +94,32 @@ def newest(namespace: str, shard: int, user_id: str, wanted: Wanted | None) -> R
     return Read([("ZCARD", key), command], fold)
 
 
+class First(NamedTuple):
+    """The newest `members` out of the `card` that Redis holds, and their `text`; `last` is the position of the last one. `text` is None where
+    they need not be in the order of their positions."""
+
+    card: int
+    members: list[bytes]
+    text: bytes | None
+    last: Position | None
+
+
+def first(namespace: str, shard: int, user_id: str, limit: int) -> Read[First]:
+    """What Redis holds of a user for a first page."""
+    key = keys.timeline(namespace, shard, user_id)
+
+    def fold(replies: list[Any]) -> First:
+        members = replies[1]
+        # Whatever Redis has in another order than that of positions it has too early: behind the last one nothing belongs before it.
+        text = printed(members)
+        return First(replies[0], members, text, position(members[-1]) if text else None)
+
+    return Read([("ZCARD", key), ("ZRANGE", key, 0, limit - 1, "REV")], fold)
+
+
 def matching(rows: Iterable[Row], wanted: Wanted) -> list[Row]:
     """Those of `rows` that the page may hold, at most `limit`, in the order they came."""
-    if not wanted.types and wanted.since is None and wanted.until is None and wanted.before is None:
+    if wanted.newest_only:
         return list(islice(rows, wanted.limit))
     out: list[Row] = []
     for row in rows:

@@ -6,10 +6,13 @@ import asyncio
 import time
 from collections import Counter
 
+import orjson
 import pytest
 import redis
 
 from clicktide import keys
+from clicktide.member import members
+from clicktide.row import EVENT_ID, EXTRA, OCCURRED_AT, SHARD, position_of
 from clicktide.shards import shard_of
 from clicktide.sql import SqlStore
 
@@ -415,3 +418,51 @@ def test_an_erased_user_is_not_an_unknown_one(place, now):
     assert {(a.status_code, a.json()["code"]) for a in users} == {(404, "erased_user")}
     assert (event_.status_code, event_.json()["code"]) == (404, "erased_event")
     assert (order.status_code, order.json()["code"]) == (404, "unknown_order")
+
+
+ODD_IDS = ["a", "a!", 'a"', 'a"b', "a\\", "a\n", "a\x01", "a0", "aé", "b", "漢", "é"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("earlier", [0, 3], ids=["this_release", "with_members_of_earlier_ones"])
+def test_pages_have_each_event_once_in_order_whatever_its_id(place, now, limit, earlier):
+    """Redis orders the events of one millisecond by their bytes, where an escaped id stands elsewhere."""
+    rows = stored(place, [event(i, now - i // 9, event_id=odd, page="/") for i, odd in enumerate(ODD_IDS)])
+    server = redis.Redis.from_url(place.server.url)
+    line = keys.timeline("t", rows[0][SHARD], "u1")
+    for row in rows[:: len(rows) // earlier] if earlier else []:
+        server.zrem(line, *members([row]))
+        server.zadd(line, {orjson.dumps(row[: EXTRA + 1]): row[OCCURRED_AT]})
+    assert server.zcard(line) == len(rows)
+    server.close()
+
+    async def work(client, _services):
+        seen, params = [], {"limit": limit}
+        while True:
+            page = (await client.get("/v1/users/u1/timeline", params=params)).json()
+            seen += page["events"]
+            if page["next"] is None:
+                break
+            params["cursor"] = page["next"]
+        return seen, (await client.get("/v1/users/u1/profile")).json()
+
+    seen, profile = place.ask(work)
+    assert [e["event_id"] for e in seen] == [
+        row[EVENT_ID] for row in sorted(rows, key=position_of, reverse=True)
+    ]
+    assert all(e["page"] == "/" for e in seen)
+    assert profile["events"] == len(rows)
+
+
+def test_an_old_event_in_redis_does_not_stand_for_a_new_one_that_it_lacks(place, now):
+    """As many events in both, but not the same."""
+    newest, older = event(1, now), event(2, now - 2000)
+    stored(place, [event(3, now - 40 * 86_400_000)], in_sql=False)
+    stored(place, [newest, event(4, now, user="u2")])
+    stored(place, [older], in_redis=False)
+
+    async def work(client, _services):
+        await client.get("/v1/users/u2/timeline")  # a service's first answer goes the long way
+        return (await client.get("/v1/users/u1/timeline")).json()["events"]
+
+    assert [e["event_id"] for e in place.ask(work)][:2] == ["e00001", "e00002"]

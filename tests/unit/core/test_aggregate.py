@@ -12,7 +12,8 @@ from unit.core.making import DIGEST, NOW, PARSER, event, pay, row
 
 from clicktide import aggregate
 from clicktide.aggregate import buckets, effects, is_late
-from clicktide.row import COLUMNS, EXTRA, GENDERS, OFFSET, PROVINCE, TYPES
+from clicktide.member import members, rows_of
+from clicktide.row import COLUMNS, EXTRA, GENDERS, OFFSET, PROVINCE, SHARD, TYPES
 
 WEEK_MS = 7 * 86_400_000
 MINUTE = NOW // 1000
@@ -105,11 +106,12 @@ def test_money_beyond_what_a_double_holds():
     assert buckets(found)["a"][0]["gmv"] == amount * count > 2**53
 
 
-def test_a_timeline_member_is_the_rows_first_columns():
+def test_a_timeline_member_is_of_the_rows_first_columns():
     one = row("e", page="/p", offset=7)
     score, member = effects([one], WEEK_MS).timelines["u1"]
     assert score == str(NOW - 1000)
-    assert json.loads(member) == one[: EXTRA + 1]
+    (back,) = rows_of([member])
+    assert back == [*one[:SHARD], None, *one[SHARD + 1 : EXTRA + 1]]
     assert COLUMNS[EXTRA] == "extra"
     assert OFFSET > EXTRA, (
         "a member does not tell where its record lay, so a second copy of it would be the same"
@@ -164,7 +166,7 @@ def one_by_one(rows):
     """The same as `effects`, each event for itself, from what docs/semantics.md says of it."""
     out = aggregate.Effects()
     for r in map(dict, (zip(COLUMNS, r, strict=True) for r in rows)):
-        member = json.dumps(list(r.values())[: EXTRA + 1], ensure_ascii=False, separators=(",", ":")).encode()
+        (member,) = members([list(r.values())])
         out.timelines.setdefault(r["user_id"], []).extend([str(r["occurred_at"]), member])
         if r["received_at"] - r["occurred_at"] > WEEK_MS:
             out.late += 1

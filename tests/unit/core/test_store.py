@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import threading
 from hashlib import blake2b
@@ -15,6 +14,7 @@ from unit.core.making import DIGEST, NOW, pay, row
 
 from clicktide import aggregate, claims, keys
 from clicktide.errors import StoreRefused, StoreUnavailable
+from clicktide.member import rows_of
 from clicktide.parse import topic_digest
 from clicktide.redisstore.client import connect, run_id
 from clicktide.redisstore.store import Applied, RedisStore
@@ -96,7 +96,7 @@ class Box:
 
     def timeline(self, user, shard):
         members = self.client.zrange(keys.timeline(self.name, shard, user), 0, -1, withscores=True)
-        return [(json.loads(m)[0], int(score)) for m, score in members]
+        return [(rows_of([m])[0][EVENT_ID], int(score)) for m, score in members]
 
 
 def moved(r, offset, digest=DIGEST):
@@ -156,7 +156,7 @@ def test_a_timeline_has_what_it_was_given_however_long(server, length):
     made[EXTRA] = '漢"\\\x7f\n' + "x" * length
     assert box.store().apply([made]) == FRESH
     (member,) = box.client.zrange(keys.timeline(box.name, made[SHARD], "u1"), 0, -1)
-    assert json.loads(member) == made[: aggregate.TIMELINE_COLUMNS]
+    assert rows_of([member]) == [made[: EXTRA + 1]]
 
 
 def test_nothing_to_apply(box):
@@ -420,7 +420,7 @@ class Model:
             pairs = sorted(
                 (int(score), member) for score, member in zip(scored[::2], scored[1::2], strict=True)
             )
-            newest = [(json.loads(m)[0], score) for score, m in pairs][-length:]
+            newest = [(rows_of([m])[0][EVENT_ID], score) for score, m in pairs][-length:]
             assert box.timeline(user, shard) == newest
 
 

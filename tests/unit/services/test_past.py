@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from clicktide.member import counted_of
 from clicktide.read import past as pasts
-from clicktide.read.events import position_of
-from clicktide.read.past import Held, Limits, Stored
+from clicktide.read.past import Held, Limits, Seen, Stored
 from clicktide.read.tally import Tally
-from clicktide.row import COLUMNS, OCCURRED_AT
+from clicktide.row import COLUMNS
 
 LIMITS = Limits(length=60, ttl_ms=1_000_000_000, future_ms=300_000)
 NOW = 5_000_000_000
@@ -25,7 +25,7 @@ def row(event_id, at, kind="view", **more):
     if kind in {"pay", "refund", "order"}:
         values["amount"] = 7
     values.update(more)
-    return list(values.values())
+    return counted_of(list(values.values()))
 
 
 events = st.lists(
@@ -86,23 +86,23 @@ def test_newer_rows_change_who_leads(old, newer, newest):
 
 
 def newest_first(rows):
-    return sorted(rows, key=position_of, reverse=True)
+    return sorted(rows, key=lambda r: r.occurred_at, reverse=True)
 
 
 def held(rows, cut):
     return Held(
         len(rows),
-        sum(r[OCCURRED_AT] < cut for r in rows),
-        newest_first(r for r in rows if r[OCCURRED_AT] >= cut),
+        sum(r.occurred_at < cut for r in rows),
+        newest_first(r for r in rows if r.occurred_at >= cut),
     )
 
 
-def learned(rows, older=None, inside=None):
+def learned(rows, older=None, inside=None, *, erased=False):
     rows = newest_first(rows)
-    since = pasts.asked_since(rows, LIMITS, NOW)
-    have = sum(r[OCCURRED_AT] >= since for r in rows)
+    since = pasts.asked_since(Seen.of(rows), LIMITS, NOW)
+    have = sum(r.occurred_at >= since for r in rows)
     return pasts.learned(
-        rows, Stored(older or Tally(), have if inside is None else inside), since, LIMITS, 0.0
+        rows, Stored(older or Tally(), have if inside is None else inside, erased), since, LIMITS, 0.0
     )
 
 
@@ -126,8 +126,22 @@ def test_tally_and_newer_rows_are_always_all_events(ages, more):
             assert pasts.still_holds(past, found, LIMITS, 1.0)
         past = pasts.advanced(past, found)
         again = held(rows, past.cut)
-        assert past.tally.copy().add(again.rows).as_json() == Tally().add(rows).as_json()
-        assert len(again.rows) <= 33
+        assert past.tally.copy().add(again.events).as_json() == Tally().add(rows).as_json()
+        assert len(again.events) <= 33
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3000), max_size=55, unique=True), st.integers(0, 60))
+def test_what_was_learned_unread_is_the_same_once_it_is_read(ages, inside):
+    rows = newest_first([row(f"{a:05}", NOW - a, "pay") for a in ages])
+    stored = Stored(Tally(), inside, erased=True)
+    unread = pasts.learned_unread(Seen.of(rows), stored, SINCE, 0.0)
+    if inside > len(rows):
+        assert unread is None
+        return
+    assert unread.whole
+    assert pasts.still_holds(unread, held(rows, unread.cut), LIMITS, 1.0)
+    assert pasts.advanced(unread, held(rows, unread.cut)) == learned(rows, inside=inside, erased=True)
 
 
 def test_an_event_below_the_cut_or_one_that_is_missing_ends_it():
@@ -176,10 +190,10 @@ def test_a_past_that_was_outrun_catches_up_by_what_sql_has_between():
     newer = [row(f"n{i:03}", NOW + 1 + i, "pay") for i in range(80)]
     in_redis = newest_first(rows + newer)[: LIMITS.length]
     assert pasts.outrun(held(in_redis, past.cut), LIMITS)
-    since = pasts.asked_since(in_redis, LIMITS, NOW)
-    gap = Tally().add(r for r in rows + newer if past.cut <= r[OCCURRED_AT] < since)
+    since = pasts.asked_since(Seen.of(in_redis), LIMITS, NOW)
+    gap = Tally().add(r for r in rows + newer if past.cut <= r.occurred_at < since)
     moved, found = pasts.caught_up(past, in_redis, gap, since)
-    assert moved.tally.copy().add(found.rows).as_json() == Tally().add(rows + newer).as_json()
+    assert moved.tally.copy().add(found.events).as_json() == Tally().add(rows + newer).as_json()
     assert pasts.still_holds(moved, found, LIMITS, 1.0)
 
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clicktide.read.events import position_of
 from clicktide.read.sessions import GAP_MS, Cutter, Place, cursor_of, place_from
 from clicktide.read.timelines import BadCursor
-from clicktide.row import COLUMNS, EXTRA, OCCURRED_AT
+from clicktide.row import COLUMNS, EXTRA, OCCURRED_AT, position_of
 
 
 def row(event_id, at, session_id=None, kind="view", amount=None, item_id=None):

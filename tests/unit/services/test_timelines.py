@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clicktide.read.events import encode, event_of, position_of, shown
+from clicktide.read.events import encode, event_of, shown
 from clicktide.read.timelines import BadCursor, Wanted, cursor_of, matching, merged, page, position_from
-from clicktide.row import AMOUNT, COLUMNS, EXTRA, GENDER, ITEM_ID, PROVINCE
+from clicktide.row import AMOUNT, COLUMNS, EXTRA, GENDER, ITEM_ID, PROVINCE, position_of
 
 
 def row(event_id, at, kind="view"):
