@@ -45,10 +45,12 @@ class Soon:
         """`Histories.page`."""
 
         def printed(first: First | None) -> None:
-            if first is None or (first.text is None and not by_rows()):
+            if first is None:
                 then(None)
                 return
             if first.text is None:
+                if not by_rows():
+                    then(None)
                 return
             text, last, members = first.text, first.last, first.members
             count, oldest = len(members), last[0] if last else 0

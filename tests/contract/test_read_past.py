@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sql_dialects import DIALECTS, fresh_dsns, open_store, row
 
+from clicktide.member import counted_of
 from clicktide.read.accounts import MOST, Ask, accounts
 from clicktide.read.before import tally_before
 from clicktide.read.tally import Tally
@@ -51,7 +52,7 @@ def asked(store, since, newest, user="u"):
 def test_the_tally_is_that_of_the_rows_before(store, rows, since):
     before = [r for r in rows if since is None or r[3] < since]
     found = store.at_owner(SHARD, lambda c: tally_before(c, SHARD, "u", since))
-    assert found.as_json() == Tally().add(before).as_json()
+    assert found.as_json() == Tally().add(map(counted_of, before)).as_json()
     if since is not None:
         assert asked(store, since, since - 1) == (len(before), 0, False)
 
@@ -62,7 +63,7 @@ def test_of_a_long_history_the_newest_are_summed_up_and_of_a_part_the_part(store
         return tally.types, tally.spend, tally.refunds, tally.first, tally.last
 
     def of(some):
-        tally = Tally().add(some)
+        tally = Tally().add(map(counted_of, some))
         return tally.types, tally.spend, tally.refunds, tally.first, tally.last
 
     assert found(None, None, 10) == of(rows[-10:])
