@@ -64,7 +64,7 @@ def configuration(folder: Path, unix_socket: Path) -> str:
         # after some 700,000 events instead of 200,000.
         "rdbcompression": "no",
         "auto-aof-rewrite-min-size": "256mb",
-        # A timeline as one piece of memory: half of what a list of pieces takes.
+        # A timeline as one piece of memory: 60 % of what a list of pieces takes.
         "zset-max-listpack-entries": "256",
         "zset-max-listpack-value": "1024",
         "maxmemory": f"{MEMORY_MB}mb",

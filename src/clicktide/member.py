@@ -71,9 +71,11 @@ _TEXTS = itemgetter(
         if name.endswith("_id") or name in {"age_range", "province", "channel"}
     ]
 )
-_Known: Any = msgspec.defstruct(
-    "_Known",
+# A row's columns up to `extra` as an object of JSON; those without a value are left out.
+Columns: Any = msgspec.defstruct(
+    "Columns",
     [(name, Any) if i <= OCCURRED_AT else (name, Any, None) for i, name in enumerate(COLUMNS[:EXTRA])],
+    omit_defaults=True,
     gc=False,
 )
 
@@ -92,7 +94,7 @@ class Counted(msgspec.Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_known = msgspec.json.Decoder(list[_Known]).decode
+_known = msgspec.json.Decoder(list[Columns]).decode
 _counted = msgspec.json.Decoder(list[Counted]).decode
 
 

@@ -62,7 +62,7 @@ def redis_conf(settings: StackSettings, data: Path, log: Path) -> str:
             "auto-aof-rewrite-min-size 512mb",
             # A day's claims of a shard may be one table, which would hold up all else when it expires.
             "lazyfree-lazy-expire yes",
-            # A timeline as one piece of memory: half of what a list of pieces takes.
+            # A timeline as one piece of memory: 60 % of what a list of pieces takes.
             "zset-max-listpack-entries 256",
             "zset-max-listpack-value 1024",
             f"maxmemory {settings.redis_memory_mb}mb",

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from clicktide.row import COLUMNS, EXTRA, GENDER, GENDERS, OCCURRED_AT, Row
+from clicktide.member import Columns
+from clicktide.row import COLUMNS, EXTRA, GENDER, GENDERS, Row
 
 _NAMES = COLUMNS[: EXTRA + 1]
 Event = dict[str, Any]
@@ -26,15 +27,6 @@ def event_of(row: Row) -> Event:
 
 # Every row has a gender, and its text never needs an escape: what follows it in the object can be put behind it.
 _GENDER_AND = {gender: f'"{gender}",' for gender in GENDERS}
-_Columns: Any = msgspec.defstruct(
-    "_Columns",
-    [
-        (name, Any) if i <= OCCURRED_AT else (name, Any, None)  # those without a value are left out
-        for i, name in enumerate(_NAMES[:EXTRA])
-    ],
-    omit_defaults=True,
-    gc=False,
-)
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 
@@ -45,7 +37,7 @@ def shown(rows: Iterable[Row]) -> list[Any]:
     a reader.
     """
     out: list[Any] = []
-    columns, raw, unset, gender_and = _Columns, msgspec.Raw, msgspec.UNSET, _GENDER_AND
+    columns, raw, unset, gender_and = Columns, msgspec.Raw, msgspec.UNSET, _GENDER_AND
     for row in rows:
         event = columns(*row[:EXTRA])
         event.shard = unset

@@ -55,6 +55,7 @@ class EmbeddedConsumer:
         self._group = group
         self._now_ms = now_ms
         self._readings: dict[TopicPartition, _Reading] = {}
+        self._topics: set[int] = set()  # their keys
         self._order: list[TopicPartition] = []
         self._first = 0  # whose turn it is to be read first
         self._pause = _LOOK_S[0]
@@ -66,6 +67,7 @@ class EmbeddedConsumer:
         with self._file.reading() as connection:
             topics = read_topics(connection)
         self._readings = {p: _Reading(key_of(topics, p), offset) for p, offset in positions.items()}
+        self._topics = {reading.key for reading in self._readings.values()}
         self._order = list(positions)
         self._first = 0
         self._nothing_at = None
@@ -109,7 +111,7 @@ class EmbeddedConsumer:
         """What there is, beginning with the partition that was served least recently."""
         batches: list[Batch] = []
         # One question for all instead of two for each: mostly few of them have anything new.
-        ends = ends_of(connection, {reading.key for reading in self._readings.values()})
+        ends = ends_of(connection, self._topics)
         left = max_records
         count = len(self._order)
         start = self._first
