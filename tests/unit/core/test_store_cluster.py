@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -200,39 +201,46 @@ def test_a_slot_moves_while_events_flow(cluster):
     """Key by key, as a resharding does: meanwhile the slot's shard waits, whole, and others go on."""
     box = contract.Box(cluster.url)
     store = box.store()
-    mine = [row(f"m{i}", user_id="u1") for i in range(400)]
+    mine = [row("m0", user_id="u1")]
+    apply_until_done(store, mine)
     slot = key_slot(keys.shard_prefix(box.name, mine[0][SHARD]).encode())
-    apply_until_done(store, mine[:100])
     source = cluster.owner(slot)
     target = next(n for n in cluster.masters if n is not source)
-    stop, waited, at = threading.Event(), [], iter(range(100, 400))
+    enough, beside, waited = threading.Event(), [], []
 
     def flow():
+        """Until the slot has moved, however soon or late that is."""
         flowing = box.store()
-        for i in at:
-            beside = row(f"b{i}", user_id=f"b{i}")
-            done = flowing.apply([mine[i], beside])
+        while not enough.is_set():
+            mine.append(row(f"m{len(mine)}", user_id="u1"))
+            beside.append(row(f"b{len(beside)}", user_id=f"b{len(beside)}"))
+            pair = [mine[-1], beside[-1]]
+            done = flowing.apply(pair)
             waited.extend(str(e) for e in done.failed.values())
-            apply_until_done(flowing, [[mine[i], beside][n] for n in done.failed])
-        stop.set()
+            apply_until_done(flowing, [pair[n] for n in done.failed])
 
-    thread = threading.Thread(target=flow)
-    thread.start()
-    until(lambda: box.totals()["n:view"] > 150)
-    cluster.begin_move(slot, target)
-    until(lambda: waited)
-    # The readers do not take the half that is here for the whole.
-    with pytest.raises(StoreUnavailable, match="being moved"):
-        run(box.client, buckets.series(box.name, 64, SPAN, buckets.EVENT_FIELDS))
-    while cluster.move_keys(slot, source, target, most=3):
-        pass
-    cluster.end_move(slot, target)
-    thread.join(60)
-    assert stop.is_set()
+    with ThreadPoolExecutor(1) as pool:
+        flowed = pool.submit(flow)
+        try:
+            until(lambda: flowed.done() or len(mine) > 150, "the flow's beginning")
+            cluster.begin_move(slot, target)
+            until(lambda: flowed.done() or waited, "an event that waits for the slot")
+            # The readers do not take the half that is here for the whole.
+            with pytest.raises(StoreUnavailable, match="being moved"):
+                run(box.client, buckets.series(box.name, 64, SPAN, buckets.EVENT_FIELDS))
+            while cluster.move_keys(slot, source, target, most=3):
+                pass
+            cluster.end_move(slot, target)
+            moved = len(mine)
+            until(lambda: flowed.done() or len(mine) > moved + 50, "the flow after it")
+        finally:
+            enough.set()
+        flowed.result(60)
+    assert waited
     assert all("being moved" in w for w in waited)
     assert cluster.owner(slot) is target
     apply_until_done(store, mine)  # by its old table: MOVED is followed, and all of it is a replay
-    assert box.totals()["n:view"] == 700
+    assert box.totals()["n:view"] == len(mine) + len(beside)
     assert len(box.timeline("u1", mine[0][SHARD])) == 200
 
 
