@@ -173,6 +173,9 @@ def test_a_shard_away_leaves_the_others_and_its_rows_wait(shop):
         assert shop.status()["lag"]["records"] < shop.sent
         redrive_says = shop.site.services.places.logs / "redrive.log"
         until(lambda: b"held until it is back: what waits for mysql.1" in redrive_says.read_bytes())
+    sending(
+        shop, lambda: not shop.status()["degraded"]
+    )  # without traffic nobody tries the store, for half a minute
     until(shop.all_there, lambda: shop.last)
     until(lambda: b"nothing is held any more" in redrive_says.read_bytes())
     assert shop.status()["dead"] == 0
@@ -194,6 +197,7 @@ def test_redis_away_leaves_sql_and_the_counts_catch_up_exactly(shop):
         body = sending(shop, from_sql)
         assert [e["user_id"] for e in body["events"]] == [user]
         assert "redis" in body["degraded"]
+    sending(shop, lambda: not shop.status()["degraded"])
     until(shop.all_there, lambda: shop.last)
     assert shop.status()["dead"] == 0
 
