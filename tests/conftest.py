@@ -44,7 +44,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _start_stack(say) -> None:
-    """Starts what of the real stack does not run; the suites say themselves what they miss when this fails."""
+    """Provides what the real stack needs, and starts its Kafka: the contract suites share that, while SQL's and the stack's own tests
+    start servers that they may break. The suites say themselves what they miss when this fails."""
     from deploy.stack.errors import StackError
     from deploy.stack.settings import settings_from
     from deploy.stack.stack import Stack
@@ -52,7 +53,8 @@ def _start_stack(say) -> None:
     stack = Stack(settings_from(os.environ), say)
     before = set(stack.running())
     try:
-        stack.up()
+        stack.provide()
+        stack.up(["kafka"])
     except (StackError, OSError) as e:
         say(f"the real stack cannot be had: {e}")
     _started.extend(set(stack.running()) - before)

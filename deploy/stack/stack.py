@@ -86,10 +86,18 @@ class Stack:
         waiting = [item for item in wanted if not is_alive(self.record(item)) or not item.answers()]
         if not waiting:
             return {}
-        debian.ensure({item.group for item in waiting}, self.settings, self.say)
-        for jars in dict.fromkeys(item.jars for item in waiting if item.jars):
-            ensure_jars(self.settings, jars, self.say)
+        self._provide(waiting)
         return self._start(waiting, {item.name for item in wanted})
+
+    def provide(self) -> None:
+        """Install and fetch what the servers need, and start none. Raises StackError when something cannot be had."""
+        with self._alone():
+            self._provide(self.servers)
+
+    def _provide(self, servers: Sequence[Server]) -> None:
+        debian.ensure({item.group for item in servers}, self.settings, self.say)
+        for jars in dict.fromkeys(item.jars for item in servers if item.jars):
+            ensure_jars(self.settings, jars, self.say)
 
     def _start(self, waiting: list[Server], wanted: set[str]) -> dict[str, float]:
         """Start each server as soon as those before it answer, and wait for all."""
