@@ -42,6 +42,7 @@ HEAD_BYTES, _HEADERS = 64 * 1024, 256
 _TOLD = 64
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _IDLE = math.inf
+_BEGINS = -1
 
 
 class Bounds(NamedTuple):
@@ -72,7 +73,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._bounds, self._quick = bounds, quick
         self._refused = False
-        # Since when (loop's seconds) a head is waited for; whether it has begun, and bytes that came of it since.
+        # Since when (loop's seconds) a head is waited for; whether it has begun, and bytes that came of it.
         self._since, self._in_head, self._head = _IDLE, False, 0
         self._much = False
         self._watch: asyncio.TimerHandle | None = None
@@ -115,9 +116,8 @@ class Connection(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        before = self._in_head
-        # What comes at once may be a whole head that is too large, or many small ones.
-        self._much = len(data) > HEAD_BYTES
+        # What comes at once may be a whole head that is too large or the end of one, or many small ones.
+        self._much = self._in_head or len(data) > HEAD_BYTES
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -130,13 +130,14 @@ class Connection(HttpToolsProtocol):
                 return
             self._refuse("bad_request", "it does not keep to HTTP/1.1")
             return
-        if before and self._in_head:
-            self._head += len(data)
+        if self._in_head:
+            # Of one that begins here there may be a part of a header more, and something before it.
+            self._head = self._size() if self._head == _BEGINS else self._head + len(data)
             if self._head > HEAD_BYTES:
                 self._refuse_head()
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head = True, 0
+        self._in_head, self._head = True, _BEGINS
         self.url = b""
         self.expect_100_continue = False
         self.headers = []

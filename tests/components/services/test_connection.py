@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -153,6 +154,41 @@ def test_heads_without_end_are_431_also_behind_a_request_that_is_under_way(fille
             # Its answer and then the end; whoever still sends then may miss the answer.
             assert [a[0] for a in answers(to_the_end(s))] in ([202], [])
         assert httpx.get(f"{url}/health/live").status_code == 200
+
+
+def taken(url) -> None:
+    """When this is answered, what was sent before on other connections has come to the service."""
+    assert httpx.get(f"{url}/health/live").status_code == 200
+
+
+def test_a_head_in_pieces_may_be_as_large_as_one_that_comes_at_once(filled, serve):
+    with serve() as (_, url):
+        wait_ready(url)
+        for size, status in ((40_000, 200), (70_000, 431)):
+            head = get("/v1/users/u1/profile", CLOSE, "x: " + "y" * size)
+            with talking(url) as s:
+                for piece in (head[: size - 5_000], head[size - 5_000 :]):
+                    s.sendall(piece)
+                    taken(url)
+                assert [a[0] for a in answers(to_the_end(s))] == [status]
+
+
+def test_many_small_heads_at_once_are_none_that_is_too_large(filled, serve):
+    one = get("/v1/users/u1/profile", "x: " + "y" * 100)
+    many = one * 1500
+    with serve() as (_, url):
+        wait_ready(url)
+        with talking(url) as s:
+            got = bytearray()
+            reader = threading.Thread(target=lambda: got.extend(to_the_end(s)))
+            s.sendall(many[:10])
+            taken(url)
+            reader.start()
+            s.sendall(many[10:-10])
+            taken(url)
+            s.sendall(many[-10:] + get("/v1/users/u1/profile", CLOSE))
+            reader.join(60)
+        assert [a[0] for a in answers(bytes(got))] == [200] * 1501
 
 
 def test_nonsense_is_400_and_behind_a_good_request_the_end(filled, serve):

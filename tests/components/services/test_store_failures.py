@@ -15,11 +15,12 @@ pytestmark = [pytest.mark.embedded, pytest.mark.usefixtures("both_ways")]
 
 
 def event(i, **more):
+    """The higher `i`, the older, however long it takes to make them."""
     return {
         "event_id": f"e{i}",
         "type": "view",
         "user_id": "u1",
-        "occurred_at": time.time_ns() // 1_000_000 - i,
+        "occurred_at": time.time_ns() // 1_000_000 - i * 1000,
         **more,
     }
 

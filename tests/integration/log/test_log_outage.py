@@ -139,7 +139,7 @@ class Caller:
         found: list[bytes] = []
         deadline = time.monotonic() + BACK_S
         while b"after" not in found:
-            assert time.monotonic() < deadline, f"read {found}"
+            assert time.monotonic() < deadline, f"{self.topic}: read {found}"
             found += again(lambda: [v for b in readers["poll"].poll(10, 0.5) for v in b.values])  # type: ignore[operator]
         # Retried by its sender or not, the record in between is there at most once a send.
         assert found.count(b"during") <= 1
