@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -57,7 +57,7 @@ class ConfluentAdmin:
         for name, partitions in topics.items():
             check_topic(name, partitions)
         client = self._client()
-        with telling("ask for the topics", client):
+        with self._replacing(), telling("ask for the topics", client):
             found = client.list_topics(timeout=REQUEST_TIMEOUT_S)
         missing = [
             NewTopic(name, partitions, replication(len(found.brokers)), config=topic_config(retention_ms))
@@ -68,7 +68,7 @@ class ConfluentAdmin:
             futures = self._client().create_topics(
                 missing, operation_timeout=REQUEST_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S
             )
-            _results(futures, "create topics", ignore={KafkaError.TOPIC_ALREADY_EXISTS})
+            self._results(futures, "create topics", ignore={KafkaError.TOPIC_ALREADY_EXISTS})
         self._until(lambda counts: topics.keys() <= counts.keys(), "create topics")
 
     def add_partitions(self, topic: str, partitions: int) -> None:
@@ -81,7 +81,7 @@ class ConfluentAdmin:
             futures = self._client().create_partitions(
                 [NewPartitions(topic, partitions)], request_timeout=REQUEST_TIMEOUT_S
             )
-            _results(futures, f"add partitions to {topic}")
+            self._results(futures, f"add partitions to {topic}")
         self._until(lambda counts: counts.get(topic, 0) >= partitions, f"add partitions to {topic}")
 
     def delete_topics(self, topics: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ class ConfluentAdmin:
             futures = self._client().delete_topics(
                 list(set(topics)), operation_timeout=REQUEST_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S
             )
-            _results(futures, "delete topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
+            self._results(futures, "delete topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
             self._until(lambda counts: not counts.keys() & set(topics), "delete topics")
 
     def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
@@ -104,7 +104,7 @@ class ConfluentAdmin:
             futures = self._client().delete_records(
                 wanted, operation_timeout=REQUEST_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S
             )
-            _results(futures, "delete records")
+            self._results(futures, "delete records")
 
     def topics(self) -> dict[str, TopicInfo]:
         # Asked first: the admin client is not to wait for a broker that is away (see `inquiry`).
@@ -112,7 +112,7 @@ class ConfluentAdmin:
         if not names:
             return {}
         futures = self._client().describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_S)
-        found = _results(futures, "describe topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
+        found = self._results(futures, "describe topics", ignore={KafkaError.UNKNOWN_TOPIC_OR_PART})
         return {name: TopicInfo(name, _id_of(t), len(t.partitions)) for name, t in found.items()}
 
     def bounds(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
@@ -130,6 +130,21 @@ class ConfluentAdmin:
         self._groups.clear()
         # librdkafka's handle goes with its last reference; there is no explicit end.
         self._admin = None
+
+    @contextlib.contextmanager
+    def _replacing(self) -> Iterator[None]:
+        """Another client for the next question when this one's fails: it may have lost its brokers for good."""
+        try:
+            yield
+        except LogUnavailable:
+            self._admin = None
+            raise
+
+    def _results(
+        self, futures: Mapping[Any, Future[Any]], what: str, ignore: Iterable[int] = frozenset()
+    ) -> dict[Any, Any]:
+        with self._replacing():
+            return _results(futures, what, ignore)
 
     def _until(self, true: Callable[[dict[str, int]], bool], what: str) -> None:
         """Wait until the brokers' metadata shows what the controller has answered already."""

@@ -26,6 +26,7 @@ logger.addHandler(logging.NullHandler())
 ALL_BROKERS_DOWN: int = KafkaError._ALL_BROKERS_DOWN
 PARTITION_EOF: int = KafkaError._PARTITION_EOF
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+GIVEN_UP = {KafkaError._MSG_TIMED_OUT}
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 
 refusals = Refusals()

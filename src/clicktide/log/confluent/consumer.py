@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from clicktide.errors import LogError, OffsetOutOfRange, UnknownTopic
+from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
 from clicktide.log.confluent.admin import ConfluentAdmin
 from clicktide.log.confluent.client import ALL_BROKERS_DOWN, OUT_OF_RANGE, consumer_conf, telling, told
 from clicktide.log.confluent.inquiry import Inquiry
@@ -100,6 +100,9 @@ class ConfluentConsumer:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Batch]:
         deadline = time.monotonic() + timeout_s
+        if self._outage.ended():
+            self._consumer = None  # not closed, which would ask its brokers
+            self._reassign()
         client = self._client()
         while True:
             with telling("read"):
@@ -175,7 +178,11 @@ class ConfluentConsumer:
             conf["enable.partition.eof"] = True
             with telling("open a consumer"):
                 self._fetcher = Consumer(conf)
-        return read_offsets(self._fetcher, partition, wanted, deadline)
+        try:
+            return read_offsets(self._fetcher, partition, wanted, deadline)
+        except LogUnavailable:
+            self._fetcher = None
+            raise
 
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._inquiry.committed(partitions)

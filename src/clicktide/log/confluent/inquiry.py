@@ -1,5 +1,7 @@
 """Asks the cluster about offsets and topics, and stores a group's offsets, through a consumer that never reads.
 
+A handle whose question failed is replaced before the next: it may have lost its brokers for good (docs/decisions/0003-the-log.md).
+
 Its own handle, because a commit's answer comes with `poll`, which must not bring records. And not librdkafka's admin
 client: requests of its that wait for a broker which is away can abort the whole process when it comes back (seen with
 2.16). Every call ends in time; a synchronous commit, for one, would wait for as long as the broker is away.
@@ -8,7 +10,8 @@ client: requests of its that wait for a broker which is away can abort the whole
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -45,6 +48,16 @@ class Inquiry:
             self._asked = self._answered = 0
         return self._handle
 
+    @contextmanager
+    def _asking(self, what: str, handle: Consumer | None = None) -> Iterator[None]:
+        try:
+            with telling(what, handle):
+                yield
+        except LogUnavailable as e:
+            if not _is_moving(e):
+                self._handle = None  # not closed, which would ask its brokers
+            raise
+
     def _heard(self, error: KafkaError | None, partitions: Sequence[Any]) -> None:
         refused = next((p.error for p in partitions if p.error is not None), None)
         self._answered += 1
@@ -56,7 +69,7 @@ class Inquiry:
             return {}
         what = f"ask for the offsets of group {self._group}"
         handle = self._open()
-        with telling(what, handle):
+        with self._asking(what, handle):
             answer = handle.committed([KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S)
         found = {}
         for p in answer:
@@ -67,12 +80,12 @@ class Inquiry:
         return found
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """As `LogConsumer.commit`; one that got no answer in time may still be stored, before any later one."""
+        """As `LogConsumer.commit`; one that got no answer in time may still be stored, even after a later one."""
         if not offsets:
             return
         what = f"commit offsets of group {self._group}"
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        with telling(what):
+        with self._asking(what):
             handle = self._open()
             handle.commit(
                 offsets=[KafkaPartition(*p, offset) for p, offset in offsets.items()], asynchronous=True
@@ -88,8 +101,10 @@ class Inquiry:
     def counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Partitions of each topic."""
         handle = self._open()
-        with telling("ask for the topics", handle):
+        with self._asking("ask for the topics", handle):
             found = handle.list_topics(timeout=timeout_s)
+            if not found.brokers:
+                raise LogUnavailable("Kafka: ask for the topics: no broker is there yet")
         return {
             name: len(t.partitions) for name, t in found.topics.items() if shown(name) and t.error is None
         }
@@ -111,12 +126,12 @@ class Inquiry:
 
     def _bounds_of(self, partition: TopicPartition, deadline: float) -> tuple[int, int]:
         handle = self._open()
-        with telling("ask for offsets", handle):
+        with self._asking("ask for offsets", handle):
             found = handle.get_watermark_offsets(
                 KafkaPartition(*partition), timeout=_left(deadline), cached=False
             )
-        if found is None or min(found) < 0:
-            raise LogUnavailable("Kafka: ask for offsets: no answer in time")
+            if found is None or min(found) < 0:
+                raise LogUnavailable("Kafka: ask for offsets: no answer in time")
         return int(found[0]), int(found[1])
 
     def _check_exist(self, partitions: Sequence[TopicPartition], deadline: float) -> None:

@@ -1,7 +1,8 @@
 """Finds out whether the brokers are away, without ever waiting for them.
 
 librdkafka says when all brokers are down, and nothing when they are back. So from its word on, a question goes to the
-cluster in the background: until one is answered, `check` raises.
+cluster in the background: until one is answered, `check` raises. And then the client's own handle is replaced, for it may have lost its
+brokers for good (docs/decisions/0003-the-log.md).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Outage:
         self._ask = ask
         self._lock = threading.Lock()
         self._error: LogError | None = None
+        self._ended = False
         self._asking: threading.Thread | None = None
 
     def heard(self, error: KafkaError) -> None:
@@ -57,6 +59,13 @@ class Outage:
             self._asking = None
             if answered:
                 self._error = None
+                self._ended = True
+
+    def ended(self) -> bool:
+        """Whether an outage has ended since this was last asked."""
+        with self._lock:
+            ended, self._ended = self._ended, False
+            return ended
 
     def close(self) -> None:
         """Wait for the question under way."""

@@ -1,6 +1,8 @@
 """The producer on librdkafka: many threads send, one thread hears the acknowledgements.
 
 What `send` answers was acknowledged by all in-sync replicas, written once for that call (idempotent).
+
+A client that had to give up records is replaced before the next ones: it may have lost its brokers for good (docs/decisions/0003-the-log.md).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
-from clicktide.log.confluent.client import producer_conf, telling, told
+from clicktide.log.confluent.client import GIVEN_UP, producer_conf, telling, told
 from clicktide.log.kafka import Cluster
 from clicktide.log.limits import check_sizes
 from clicktide.log.port import Outgoing, Placed
@@ -23,10 +25,37 @@ _LISTEN_S = 0.2
 _CLOSE_S = 5.0
 
 
+class _Client:
+    """librdkafka's producer, the thread that hears its acknowledgements, and whether it had to give up records."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.spent = False
+        self._closing = threading.Event()
+        with telling("open a producer"):
+            self.producer = Producer(producer_conf(cluster))
+        self._listener = threading.Thread(target=self._listen, name="kafka-acks", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            self.producer.poll(_LISTEN_S)
+        self.producer.poll(0)  # what was given up last
+
+    def close(self, wait_s: float) -> None:
+        """What is not written in `wait_s` is given up; its senders are told."""
+        if wait_s > 0:
+            self.producer.flush(wait_s)
+        with contextlib.suppress(KafkaException, RuntimeError):
+            self.producer.purge()
+        self._closing.set()
+        self._listener.join(_CLOSE_S)
+
+
 class _Sending:
     """One call of `send`: counts its acknowledgements."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, client: _Client, count: int) -> None:
+        self._client = client
         self.placed: list[Placed | None] = [None] * count
         self.errors: dict[int, LogError] = {}
         self._left = count
@@ -40,6 +69,8 @@ class _Sending:
                 self.placed[index] = Placed(message.partition(), message.offset())
             else:
                 self.errors[index] = told(error, "write")
+                if error.code() in GIVEN_UP or error.fatal():
+                    self._client.spent = True
             # Only the listening thread counts, so this needs no lock.
             self._left -= 1
             if self._left == 0:
@@ -66,9 +97,7 @@ class ConfluentProducer:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._lock = threading.Lock()
-        self._producer: Producer | None = None
-        self._listener: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._client: _Client | None = None
         self._partitions: dict[str, int] = {}
 
     def send(self, records: Sequence[Outgoing], timeout_s: float) -> list[Placed]:
@@ -76,29 +105,26 @@ class ConfluentProducer:
         check_sizes(records)
         if not records:
             return []
-        producer = self._open()
-        self._check_topics(producer, records, deadline)
-        sending = _Sending(len(records))
+        client = self._open()
+        self._check_topics(client, records, deadline)
+        sending = _Sending(client, len(records))
         try:
             for index, record in enumerate(records):
-                _produce(producer, record, sending.listener(index), deadline)
+                _produce(client, record, sending.listener(index), deadline)
         except BufferError:
             raise LogUnavailable("Kafka: more records wait for the broker than are kept in memory") from None
         return sending.wait(deadline - time.monotonic())
 
-    def _open(self) -> Producer:
+    def _open(self) -> _Client:
         with self._lock:
-            if self._producer is None:
-                with telling("open a producer"):
-                    self._producer = Producer(producer_conf(self._cluster))
-                self._closing.clear()
-                self._listener = threading.Thread(
-                    target=_listen, args=(self._producer, self._closing), name="kafka-acks", daemon=True
-                )
-                self._listener.start()
-            return self._producer
+            if self._client is not None and self._client.spent:
+                self._client.close(0.0)
+                self._client = None
+            if self._client is None:
+                self._client = _Client(self._cluster)
+            return self._client
 
-    def _check_topics(self, producer: Producer, records: Sequence[Outgoing], deadline: float) -> None:
+    def _check_topics(self, client: _Client, records: Sequence[Outgoing], deadline: float) -> None:
         """Raise `UnknownTopic` before anything is written: librdkafka itself would hold the record for long."""
 
         def unknown() -> str | None:
@@ -110,8 +136,12 @@ class ConfluentProducer:
 
         if unknown() is None:
             return
-        with telling("ask for the topics"):
-            found = producer.list_topics(timeout=max(0.01, deadline - time.monotonic()))
+        try:
+            with telling("ask for the topics"):
+                found = client.producer.list_topics(timeout=max(0.01, deadline - time.monotonic()))
+        except LogUnavailable:
+            client.spent = True
+            raise
         self._partitions = {name: len(t.partitions) for name, t in found.topics.items() if t.error is None}
         for record in records:
             if record.topic not in self._partitions:
@@ -121,19 +151,13 @@ class ConfluentProducer:
 
     def close(self) -> None:
         with self._lock:
-            producer, self._producer = self._producer, None
-            listener, self._listener = self._listener, None
-        if producer is None or listener is None:
-            return
-        producer.flush(_CLOSE_S)
-        self._closing.set()
-        listener.join(_CLOSE_S)
-        with contextlib.suppress(KafkaException, RuntimeError):
-            producer.purge()
+            client, self._client = self._client, None
+        if client is not None:
+            client.close(_CLOSE_S)
 
 
 def _produce(
-    producer: Producer, record: Outgoing, heard: Callable[[KafkaError | None, Any], None], deadline: float
+    client: _Client, record: Outgoing, heard: Callable[[KafkaError | None, Any], None], deadline: float
 ) -> None:
     more: dict[str, Any] = {}
     if record.partition is not None:
@@ -144,7 +168,7 @@ def _produce(
         more["headers"] = list(record.headers)
     while True:
         try:
-            producer.produce(record.topic, record.value, record.key, on_delivery=heard, **more)
+            client.producer.produce(record.topic, record.value, record.key, on_delivery=heard, **more)
             return
         except BufferError:
             # The queue is full: the listening thread empties it as the broker answers.
@@ -152,9 +176,5 @@ def _produce(
                 raise
             time.sleep(0.005)
         except KafkaException as e:
+            client.spent = client.spent or e.args[0].fatal()
             raise told(e.args[0], "write") from e
-
-
-def _listen(producer: Producer, closing: threading.Event) -> None:
-    while not closing.is_set():
-        producer.poll(_LISTEN_S)
