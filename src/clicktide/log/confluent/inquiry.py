@@ -9,6 +9,7 @@ client: requests of its that wait for a broker which is away can abort the whole
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,24 +29,38 @@ _LOOK_AGAIN_S = 0.05
 _MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE} | UNKNOWN_TOPIC
 
 
+class _Handle:
+    """A consumer that never reads, and the commits that it was asked for and has answered."""
+
+    def __init__(self, cluster: Cluster, group: str) -> None:
+        # Answers come in the order of the commits, also those that nobody waits for any more.
+        self.asked = self.answered = 0
+        self.error: KafkaError | None = None
+        with telling("open a consumer"):
+            self.consumer = Consumer(consumer_conf(cluster, group) | {"on_commit": self._heard})
+
+    def _heard(self, error: KafkaError | None, partitions: Sequence[Any]) -> None:
+        refused = next((p.error for p in partitions if p.error is not None), None)
+        self.answered += 1
+        self.error = error if error is not None else refused
+
+    def abandon(self) -> None:
+        """End it without waiting: a commit without an answer holds up its end for up to a minute."""
+        if self.asked > self.answered:
+            threading.Thread(target=self.consumer.close, name="kafka-abandoned", daemon=True).start()
+
+
 class Inquiry:
     """Questions to the cluster in the name of one group. Connects on use; for one thread at a time."""
 
     def __init__(self, cluster: Cluster, group: str) -> None:
         self._cluster = cluster
         self._group = group
-        self._handle: Consumer | None = None
-        # Answers come in the order of the commits, also those that nobody waits for any more.
-        self._asked = self._answered = 0
-        self._error: KafkaError | None = None
+        self._handle: _Handle | None = None
 
-    def _open(self) -> Consumer:
+    def _open(self) -> _Handle:
         if self._handle is None:
-            conf = consumer_conf(self._cluster, self._group)
-            conf["on_commit"] = self._heard
-            with telling("open a consumer"):
-                self._handle = Consumer(conf)
-            self._asked = self._answered = 0
+            self._handle = _Handle(self._cluster, self._group)
         return self._handle
 
     @contextmanager
@@ -54,21 +69,17 @@ class Inquiry:
             with telling(what, handle):
                 yield
         except LogUnavailable as e:
-            if not _is_moving(e):
-                self._handle = None  # not closed, which would ask its brokers
+            if not _is_moving(e) and self._handle is not None:
+                self._handle.abandon()
+                self._handle = None
             raise
-
-    def _heard(self, error: KafkaError | None, partitions: Sequence[Any]) -> None:
-        refused = next((p.error for p in partitions if p.error is not None), None)
-        self._answered += 1
-        self._error = error if error is not None else refused
 
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """As `LogConsumer.committed`."""
         if not partitions:
             return {}
         what = f"ask for the offsets of group {self._group}"
-        handle = self._open()
+        handle = self._open().consumer
         with self._asking(what, handle):
             answer = handle.committed([KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S)
         found = {}
@@ -87,20 +98,20 @@ class Inquiry:
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         with self._asking(what):
             handle = self._open()
-            handle.commit(
+            handle.consumer.commit(
                 offsets=[KafkaPartition(*p, offset) for p, offset in offsets.items()], asynchronous=True
             )
-            self._asked += 1
-            while self._answered < self._asked:
+            handle.asked += 1
+            while handle.answered < handle.asked:
                 if time.monotonic() >= deadline:
                     raise LogUnavailable(f"Kafka: {what}: no answer in time")
-                handle.poll(_LISTEN_S)
-        if self._error is not None:
-            raise told(self._error, what)
+                handle.consumer.poll(_LISTEN_S)
+        if handle.error is not None:
+            raise told(handle.error, what)
 
     def counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Partitions of each topic."""
-        handle = self._open()
+        handle = self._open().consumer
         with self._asking("ask for the topics", handle):
             found = handle.list_topics(timeout=timeout_s)
             if not found.brokers:
@@ -125,7 +136,7 @@ class Inquiry:
             time.sleep(_LOOK_AGAIN_S)
 
     def _bounds_of(self, partition: TopicPartition, deadline: float) -> tuple[int, int]:
-        handle = self._open()
+        handle = self._open().consumer
         with self._asking("ask for offsets", handle):
             found = handle.get_watermark_offsets(
                 KafkaPartition(*partition), timeout=_left(deadline), cached=False
@@ -144,7 +155,7 @@ class Inquiry:
         """End the handle; the next use opens another."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            handle.close()
+            handle.consumer.close()
 
 
 def _left(deadline: float) -> float:
