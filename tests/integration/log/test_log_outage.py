@@ -61,7 +61,7 @@ def unavailable(work: Callable[[], object], limit_s: float) -> str | None:
         pass
     except Exception as e:
         wrong = f"raised {e!r}"
-    # Only here what the error held has gone: a client's end may wait for the broker.
+    # Without the error: the end of a client that it held may wait for the broker.
     took = time.monotonic() - started
     return wrong or (None if took < limit_s + LATE_S else f"took {took:.1f} s")
 

@@ -106,8 +106,8 @@ class Inquiry:
                 if time.monotonic() >= deadline:
                     raise LogUnavailable(f"Kafka: {what}: no answer in time")
                 handle.consumer.poll(_LISTEN_S)
-        if handle.error is not None:
-            raise told(handle.error, what)
+            if handle.error is not None:
+                raise told(handle.error, what)
 
     def counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Partitions of each topic."""
