@@ -15,6 +15,8 @@ from clicktide.log.port import Outgoing
 MAX_RECORD_BYTES = 1_000_000
 # Bounds calls that ask the broker something and have no timeout argument (commit, bounds, topics, ...).
 REQUEST_TIMEOUT_S = 10.0
+# After it a producer gives a record up: a sender that gave up must not be surprised much later by what it had given up.
+GIVE_UP_S = 15.0
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
+from clicktide.errors import LogUnavailable
 from deploy.stack.jars import ensure_jars
 from deploy.stack.servers.base import silent
 from deploy.stack.servers.kafka import Kafka
 from deploy.stack.settings import StackSettings, cache_folder
 
-START_S = 90.0
+START_S = BACK_S = 90.0
+
+
+def need_java() -> None:
+    """Skips the test where a broker of one's own cannot run; fails it in CI."""
+    if shutil.which("java") is None:
+        missing = "no java for a Kafka of one's own"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+
+
+def again(work: Callable[[], object], seconds: float = BACK_S) -> object:
+    """Do it until it succeeds, as every caller of the port does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except LogUnavailable:
+            assert time.monotonic() < deadline, "it does not recover"
+            time.sleep(0.1)
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ takes each for one event, however often its sender had to send it."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from integration.log.own_broker import OwnBroker
+from integration.log.own_broker import OwnBroker, need_java
 from redis_server import running
 
 from clicktide import topics
@@ -110,10 +109,7 @@ def effective(found, folder):
 
 
 def test_what_was_accepted_is_there_once_over_kills_of_broker_and_collector(tmp_path):
-    if shutil.which("java") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no java for a Kafka of one's own")
-        pytest.skip("no java for a Kafka of one's own")
+    need_java()
     (tmp_path / "redis").mkdir()
     broker = OwnBroker(tmp_path / "kafka")
     broker.start()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from integration.log import own_broker
 from integration.log.fenced import Way
-from integration.log.own_broker import OwnBroker, free_port
+from integration.log.own_broker import OwnBroker, free_port, need_java
 
 from clicktide.errors import LogUnavailable
 from clicktide.log import open_log
@@ -18,14 +18,12 @@ from clicktide.settings import Settings
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 BACK_S = 60.0
+again = partial(own_broker.again, seconds=BACK_S)
 
 
 @pytest.fixture(scope="module")
-def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnBroker, Way]]:
-    if shutil.which("java") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no java for a Kafka of one's own")
-        pytest.skip("no java for a Kafka of one's own")
+def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    need_java()
     port = free_port()
     broker = OwnBroker(
         tmp_path_factory.mktemp("kafka"), {"advertised.listeners": f"CLIENT://127.0.0.1:{port}"}
@@ -34,25 +32,15 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnBroker
     way = Way((host, int(its)), port)
     try:
         broker.start()
-        yield broker, way
+        yield way
     finally:
         way.close()
         broker.kill()
 
 
-def again(work: Callable[[], object]) -> object:
-    deadline = time.monotonic() + BACK_S
-    while True:
-        try:
-            return work()
-        except LogUnavailable:
-            assert time.monotonic() < deadline, "it does not recover"
-
-
 @pytest.mark.parametrize("adapter", ["confluent", "kafka-python"])
-def test_clients_outlive_a_cluster_that_names_no_broker(fenced: tuple[OwnBroker, Way], adapter: str) -> None:
-    _, way = fenced
-    log = open_log(Settings({"log.adapter": adapter, "kafka.bootstrap": f"127.0.0.1:{way.port}"}))
+def test_clients_outlive_a_cluster_that_names_no_broker(fenced: Way, adapter: str) -> None:
+    log = open_log(Settings({"log.adapter": adapter, "kafka.bootstrap": f"127.0.0.1:{fenced.port}"}))
     place = TopicPartition(f"fenced-{adapter}", 0)
     admin, producer, consumer = log.admin(), log.producer(), log.consumer("g")
 
@@ -65,11 +53,11 @@ def test_clients_outlive_a_cluster_that_names_no_broker(fenced: tuple[OwnBroker,
     assert again(lambda: consumer.committed([place])) == {}
     while not consumer.poll(10, 1):
         pass
-    with way.naming_nobody():
-        told = way.told
-        way.cut()
+    with fenced.naming_nobody():
+        told = fenced.told
+        fenced.cut()
         deadline = time.monotonic() + 30
-        while way.told < told + 8:  # those who are told so come again, and have new connections meanwhile
+        while fenced.told < told + 8:  # those who are told so come again, and have new connections meanwhile
             assert time.monotonic() < deadline, "nobody asks"
             for work in (
                 lambda: consumer.poll(10, 0.2),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import threading
 import time
@@ -11,12 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from integration.log.own_broker import OwnBroker
+from integration.log.own_broker import BACK_S, OwnBroker, again, need_java
 
 from clicktide.errors import LogUnavailable
 from clicktide.log import open_log
-from clicktide.log.kafka_python.producer import GIVE_UP_S
-from clicktide.log.limits import REQUEST_TIMEOUT_S
+from clicktide.log.limits import GIVE_UP_S, REQUEST_TIMEOUT_S
 from clicktide.log.port import Log, LogConsumer, Outgoing, TopicPartition
 from clicktide.settings import Settings
 
@@ -25,15 +22,11 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
 SEND_S = 2.0
 # On a busy machine a thread may come to its turn late; a hang is longer than this.
 LATE_S = 10.0
-BACK_S = 90.0
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
-    if shutil.which("java") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no java for a Kafka of one's own")
-        pytest.skip("no java for a Kafka of one's own")
+    need_java()
     broker = OwnBroker(tmp_path_factory.mktemp("kafka"))
     try:
         broker.start()
@@ -70,17 +63,6 @@ def polls_until_unavailable(consumer: LogConsumer) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         consumer.poll(10, 0.1)
-
-
-def again(work: Callable[[], object]) -> object:
-    """Do it until it succeeds, as every caller of the port does."""
-    deadline = time.monotonic() + BACK_S
-    while True:
-        try:
-            return work()
-        except LogUnavailable:
-            assert time.monotonic() < deadline, "it does not recover"
-            time.sleep(0.1)
 
 
 def side_by_side(works: dict[str, Callable[[], object]]) -> dict[str, object]:

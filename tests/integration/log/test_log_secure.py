@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
-from integration.log.own_broker import OwnBroker, free_port
+from integration.log.own_broker import OwnBroker, free_port, need_java
 
 from clicktide.errors import LogError
 from clicktide.log import open_log
@@ -60,10 +58,7 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    if shutil.which("java") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no java for a Kafka of one's own")
-        pytest.skip("no java for a Kafka of one's own")
+    need_java()
     folder: Path = tmp_path_factory.mktemp("secure")
     files = certificates.make(folder)
     more = {

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from clicktide.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 from clicktide.log.kafka import FETCH_WAIT_MS, METADATA_MAX_AGE_S, RECONNECT_BACKOFF_MS, Cluster
-from clicktide.log.limits import MAX_RECORD_BYTES, REQUEST_TIMEOUT_S
+from clicktide.log.limits import GIVE_UP_S, MAX_RECORD_BYTES, REQUEST_TIMEOUT_S
 from clicktide.log.refusals import Refusals
 
 # librdkafka writes to stderr otherwise; whoever wants its words configures this logger.
@@ -26,7 +26,7 @@ logger.addHandler(logging.NullHandler())
 ALL_BROKERS_DOWN: int = KafkaError._ALL_BROKERS_DOWN
 PARTITION_EOF: int = KafkaError._PARTITION_EOF
 OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
-GIVEN_UP = {KafkaError._MSG_TIMED_OUT}
+GIVEN_UP: int = KafkaError._MSG_TIMED_OUT
 NO_ACCESS = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL}
 
 refusals = Refusals()
@@ -152,8 +152,7 @@ def producer_conf(cluster: Cluster) -> dict[str, Any]:
         "partitioner": "murmur2_random",
         "message.max.bytes": MAX_RECORD_BYTES + 48_576,  # the frame around it: Kafka's own default limit
         "batch.size": 512 * 1024,
-        # A sender that gave up must not be surprised much later by what it had given up.
-        "message.timeout.ms": 15_000,
+        "message.timeout.ms": int(GIVE_UP_S * 1000),
         "queue.buffering.max.messages": 200_000,
         "queue.buffering.max.kbytes": 128 * 1024,
     }

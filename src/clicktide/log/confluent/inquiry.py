@@ -58,19 +58,18 @@ class Inquiry:
         self._group = group
         self._handle: _Handle | None = None
 
-    def _open(self) -> _Handle:
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[_Handle]:
+        """The handle to ask by."""
         if self._handle is None:
             self._handle = _Handle(self._cluster, self._group)
-        return self._handle
-
-    @contextmanager
-    def _asking(self, what: str, handle: Consumer | None = None) -> Iterator[None]:
+        handle = self._handle
         try:
-            with telling(what, handle):
-                yield
+            with telling(what, handle.consumer):
+                yield handle
         except LogUnavailable as e:
-            if not _is_moving(e) and self._handle is not None:
-                self._handle.abandon()
+            if not _is_moving(e):
+                handle.abandon()
                 self._handle = None
             raise
 
@@ -79,9 +78,10 @@ class Inquiry:
         if not partitions:
             return {}
         what = f"ask for the offsets of group {self._group}"
-        handle = self._open().consumer
-        with self._asking(what, handle):
-            answer = handle.committed([KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S)
+        with self._asking(what) as handle:
+            answer = handle.consumer.committed(
+                [KafkaPartition(*p) for p in partitions], timeout=REQUEST_TIMEOUT_S
+            )
         found = {}
         for p in answer:
             if p.error is not None and p.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -96,8 +96,7 @@ class Inquiry:
             return
         what = f"commit offsets of group {self._group}"
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        with self._asking(what):
-            handle = self._open()
+        with self._asking(what) as handle:
             handle.consumer.commit(
                 offsets=[KafkaPartition(*p, offset) for p, offset in offsets.items()], asynchronous=True
             )
@@ -111,9 +110,8 @@ class Inquiry:
 
     def counts(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Partitions of each topic."""
-        handle = self._open().consumer
-        with self._asking("ask for the topics", handle):
-            found = handle.list_topics(timeout=timeout_s)
+        with self._asking("ask for the topics") as handle:
+            found = handle.consumer.list_topics(timeout=timeout_s)
             if not found.brokers:
                 raise LogUnavailable("Kafka: ask for the topics: no broker is there yet")
         return {
@@ -136,9 +134,8 @@ class Inquiry:
             time.sleep(_LOOK_AGAIN_S)
 
     def _bounds_of(self, partition: TopicPartition, deadline: float) -> tuple[int, int]:
-        handle = self._open().consumer
-        with self._asking("ask for offsets", handle):
-            found = handle.get_watermark_offsets(
+        with self._asking("ask for offsets") as handle:
+            found = handle.consumer.get_watermark_offsets(
                 KafkaPartition(*partition), timeout=_left(deadline), cached=False
             )
             if found is None or min(found) < 0:

@@ -69,7 +69,7 @@ class _Sending:
                 self.placed[index] = Placed(message.partition(), message.offset())
             else:
                 self.errors[index] = told(error, "write")
-                if error.code() in GIVEN_UP or error.fatal():
+                if error.code() == GIVEN_UP or error.fatal():
                     self._client.spent = True
             # Only the listening thread counts, so this needs no lock.
             self._left -= 1

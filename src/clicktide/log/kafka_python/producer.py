@@ -22,11 +22,9 @@ from clicktide.errors import LogError, LogUnavailable, UnknownTopic
 from clicktide.log.kafka import Cluster
 from clicktide.log.kafka_python.admin import KafkaPythonAdmin
 from clicktide.log.kafka_python.client import common, telling, told
-from clicktide.log.limits import MAX_RECORD_BYTES, check_sizes
+from clicktide.log.limits import GIVE_UP_S, MAX_RECORD_BYTES, check_sizes
 from clicktide.log.port import Outgoing, Placed
 
-# A sender that gave up must not be surprised much later by what it had given up.
-GIVE_UP_S = 15.0
 _CLOSE_S = 5.0
 # A send may take so much longer than its timeout when it has to ask for a topic and nobody answers.
 _LOOK_UP_S = 3.0
