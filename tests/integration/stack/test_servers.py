@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,9 +69,10 @@ def listening(pids: set[int]) -> set[str]:
     sockets = set()
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(entry.readlink())
-            if target.startswith("socket:["):
-                sockets.add(target[8:-1])
+            with suppress(FileNotFoundError):  # a running server closes what it no longer needs while one looks
+                target = str(entry.readlink())
+                if target.startswith("socket:["):
+                    sockets.add(target[8:-1])
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
