@@ -62,7 +62,12 @@ class Kafka(Server):
         from kafka.errors import KafkaError
 
         try:
-            client = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=2000)
+            client = KafkaAdminClient(
+                bootstrap_servers=self.address,
+                request_timeout_ms=2000,
+                bootstrap_timeout_ms=2000,
+                reconnect_backoff_max_ms=200,
+            )
         except (KafkaError, OSError, ValueError):
             return False
         try:

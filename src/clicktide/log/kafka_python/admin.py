@@ -23,7 +23,7 @@ from kafka.errors import (
 
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
 from clicktide.log.kafka import Cluster, replication, shown, topic_config, topic_id
-from clicktide.log.kafka_python.client import common, telling
+from clicktide.log.kafka_python.client import common, opened, telling
 from clicktide.log.limits import REQUEST_TIMEOUT_S, check_topic
 from clicktide.log.port import TopicInfo, TopicPartition
 
@@ -44,7 +44,7 @@ class KafkaPythonAdmin:
 
     def _client(self) -> Any:
         if self._admin is None:
-            self._admin = KafkaAdminClient(**common(self._cluster, self._timeout_s, self._timeout_s))
+            self._admin = opened(KafkaAdminClient, common(self._cluster, self._timeout_s, self._timeout_s))
         return self._admin
 
     def create_topics(self, topics: Mapping[str, int], retention_ms: int | None = None) -> None:

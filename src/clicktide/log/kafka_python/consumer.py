@@ -16,7 +16,7 @@ from kafka.errors import OffsetOutOfRangeError
 from clicktide.errors import LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
 from clicktide.log.kafka import FETCH_WAIT_MS, Cluster
 from clicktide.log.kafka_python.admin import KafkaPythonAdmin
-from clicktide.log.kafka_python.client import common, telling
+from clicktide.log.kafka_python.client import common, opened, telling
 from clicktide.log.limits import REQUEST_TIMEOUT_S
 from clicktide.log.port import Batch, Headers, Record, TopicInfo, TopicPartition
 from clicktide.log.runs import runs
@@ -44,7 +44,7 @@ class KafkaPythonConsumer:
     def _client(self) -> Any:
         if self._consumer is None:
             with telling("open a consumer"):
-                self._consumer = KafkaConsumer(**_conf(self._cluster, self._group))
+                self._consumer = opened(KafkaConsumer, _conf(self._cluster, self._group))
         return self._consumer
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -139,8 +139,8 @@ class KafkaPythonConsumer:
         if self._fetcher is None:
             with telling("open a consumer"):
                 # What retention takes away meanwhile is missing from the answer, and that is all.
-                self._fetcher = KafkaConsumer(
-                    **_conf(self._cluster, self._group) | {"auto_offset_reset": "earliest"}
+                self._fetcher = opened(
+                    KafkaConsumer, _conf(self._cluster, self._group) | {"auto_offset_reset": "earliest"}
                 )
         with telling("ask for offsets"):
             half_ms = max(1, int(timeout_s * 500))

@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 from clicktide.errors import LogError, LogUnavailable, UnknownTopic
 from clicktide.log.kafka import Cluster
 from clicktide.log.kafka_python.admin import KafkaPythonAdmin
-from clicktide.log.kafka_python.client import common, telling, told
+from clicktide.log.kafka_python.client import common, opened, telling, told
 from clicktide.log.limits import GIVE_UP_S, MAX_RECORD_BYTES, check_sizes
 from clicktide.log.port import Outgoing, Placed
 
@@ -91,7 +91,7 @@ class KafkaPythonProducer:
             if self._client is None:
                 with telling("open a producer"):
                     left_s = max(_CONNECT_S, deadline - time.monotonic())
-                    self._client = _Client(KafkaProducer(**_conf(self._cluster, left_s)))
+                    self._client = _Client(opened(KafkaProducer, _conf(self._cluster, left_s)))
             return self._client
 
     def _forget_admin(self) -> None:
