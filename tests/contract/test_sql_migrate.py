@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 
 import pytest
@@ -128,6 +129,17 @@ def test_several_at_once_on_sqlite(tmp_path):
     dsn = sqlite_dsn(f"{tmp_path}/new.sqlite")
     assert at_once(dsn) == []
     assert open_store([dsn]).write(0, [row("e")]).new == 1
+
+
+def test_a_new_sqlite_file_that_another_has_is_waited_for(tmp_path):
+    path = tmp_path / "new.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.execute, ("ROLLBACK",))
+    timer.start()
+    migrate(sqlite_dsn(str(path)))
+    timer.join()
+    other.close()
 
 
 @pytest.mark.service

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -266,21 +268,33 @@ def test_writers_at_once_count_each_row_as_new_once(store):
         row(f"e{i}", shard=i % 8, type="pay", order_id=f"o{i % 20}", amount=1, occurred_at=i)
         for i in range(400)
     ]
-    new: list[int] = []
 
     def run(mine):
-        new.append(sum(store.write(0, mine[i : i + 50]).new for i in range(0, len(mine), 50)))
+        return sum(store.write(0, mine[i : i + 50]).new for i in range(0, len(mine), 50))
 
-    threads = [
-        threading.Thread(target=run, args=(mine,)) for mine in (rows, rows[::-1], rows[200:] + rows[:200])
-    ]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert sum(new) == 400
+    with ThreadPoolExecutor() as pool:
+        assert sum(pool.map(run, (rows, rows[::-1], rows[200:] + rows[:200]))) == 400
     assert store.counts() == (400, {"pay": 400}, 40)
     assert list(store.scan_orders(0)) == fold(rows)
+
+
+def test_who_finds_out_at_once_that_a_dsn_is_new_introduces_it_once(dialect, tmp_path, monkeypatch):
+    dsns = fresh_dsns(dialect, tmp_path, 1)
+    stores = [open_store(dsns, sql__timeout_s=20.0) for _ in range(2)]
+    met = threading.Barrier(2)
+    for store in stores:
+        statements = store.dsns[0].statements
+
+        def introduce(*account, really=statements.introduce):
+            with suppress(threading.BrokenBarrierError):  # SQLite lets only one of them so far
+                met.wait(1.0)
+            really(*account)
+
+        monkeypatch.setattr(statements, "introduce", introduce)
+    with ThreadPoolExecutor() as pool:
+        written = pool.map(lambda i: stores[i].write(0, [row(f"e{i}", shard=i)]).new, range(2))
+        assert list(written) == [1, 1]
+    assert stores[0].counts().events == 2
 
 
 def test_rows_go_to_the_dsn_that_holds_their_shard_whatever_the_caller_thought(dialect, tmp_path):

@@ -7,6 +7,7 @@ read and write on the socket ends within the timeout. SQLite: WAL, a sync at eve
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,6 +21,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from clicktide.errors import SettingError
 from clicktide.settings import Settings
 from clicktide.sql.bulk import BulkConnection
+from clicktide.sql.sqlite import when_free
 
 # Without ANSI_QUOTES and NO_BACKSLASH_ESCAPES: clicktide.sql.mysql writes JSON strings as literals.
 _SQL_MODE = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -90,7 +92,8 @@ def _set_up_sqlite(engine: Engine, timeout_s: float, mode: str) -> None:
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        # Of two that make a file, SQLite makes neither wait for the other.
+        when_free(lambda: connection.execute("PRAGMA journal_mode=WAL"), timeout_s, time.monotonic)
         connection.execute("PRAGMA synchronous=FULL")
         # Ids are random: with the default (1000 pages) a checkpoint writes most pages of the indexes again and again.
         connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")

@@ -86,6 +86,7 @@ class MysqlStatements(Statements):
     """See Statements."""
 
     mark = "%s"
+    or_kept = "ON DUPLICATE KEY UPDATE id=id"
     share = "LOCK IN SHARE MODE"
     _events_head: Final = _EVENTS.encode()
     _events_tail: Final = f") {_KEPT}".encode()

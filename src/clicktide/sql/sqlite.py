@@ -36,20 +36,25 @@ def _orders_upsert() -> str:
     )
 
 
-def _begun(cursor: Any, *, last: bool) -> bool:
-    try:
-        cursor.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as e:
-        if last or e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        return False
-    return True
+def when_free(work: Callable[[], object], timeout_s: float, clock: Callable[[], float]) -> None:
+    """Do `work`, again and again while another has the file; raises what it raises at the end of the time."""
+    deadline = clock() + timeout_s
+    while True:
+        last = clock() >= deadline
+        try:
+            work()
+            return
+        except sqlite3.OperationalError as e:
+            if last or e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        time.sleep(random.uniform(0.001, 0.006))
 
 
 class SqliteStatements(Statements):
     """See Statements."""
 
     mark = "?"
+    or_kept = "ON CONFLICT (id) DO NOTHING"
     _insert: Final = (
         f"INSERT INTO events ({','.join(STORED_COLUMNS)}) VALUES ({_marks(len(STORED_COLUMNS))})"
         " ON CONFLICT (shard,event_id) DO NOTHING"
@@ -63,11 +68,9 @@ class SqliteStatements(Statements):
         """Start the transaction as its writer: a later upgrade from reader would fail without waiting."""
         # SQLite's own waiting sleeps longer the longer it waits, up to 100 ms, so that late comers go first and one
         # writer among busy ones may wait for ever. Here all who wait ask equally often.
-        deadline = self._clock() + self._timeout_s
         cursor.execute("PRAGMA busy_timeout=0")
         try:
-            while not _begun(cursor, last=self._clock() >= deadline):
-                time.sleep(random.uniform(0.001, 0.006))
+            when_free(lambda: cursor.execute("BEGIN IMMEDIATE"), self._timeout_s, self._clock)
         finally:
             cursor.execute(f"PRAGMA busy_timeout={int(self._timeout_s * 1000)}")
 

@@ -42,6 +42,7 @@ class Statements(ABC):
     """The statements of a write. No method commits, but `commit`."""
 
     mark: ClassVar[str]  # the driver's place for a parameter
+    or_kept: ClassVar[str]  # an INSERT with this leaves what is there under the same id
     share: ClassVar[str] = ""  # makes a SELECT lock its rows against change
 
     @abstractmethod
@@ -121,9 +122,9 @@ class Statements(ABC):
         return [(str(user), int(at), int(lifted)) for user, at, lifted in cursor.fetchall()]
 
     def introduce(self, cursor: Any, dsn: int, homes: int, shards: int) -> None:
-        """Write down which DSN this is; a second one to do so is refused by the primary key."""
+        """Write down which DSN this is; what another has written meanwhile stays, and is for the caller to read."""
         cursor.execute(
-            f"INSERT INTO placement (id,dsn,homes,shards,version) VALUES (1,{self.marks(3)},1)",
+            f"INSERT INTO placement (id,dsn,homes,shards,version) VALUES (1,{self.marks(3)},1) {self.or_kept}",
             (dsn, homes, shards),
         )
 
