@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,12 +90,14 @@ def test_threads_share_commits(tmp_path: Path) -> None:
         threading.Thread(target=producer.send, args=([Outgoing("t", None, b"%d" % n)], WAIT_S))
         for n in range(20)
     ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + WAIT_S
-    while len(log._writer._waiting) < 19:  # one leads and waits for the file, the others for it
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    # One leads alone and waits for the file, the others for it.
+    for waiting, some in ((0, threads[:1]), (19, threads[1:])):
+        for thread in some:
+            thread.start()
+        deadline = time.monotonic() + WAIT_S
+        while len(log._writer._waiting) != waiting or not log._writer._writing:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
     blocker.execute("ROLLBACK")
     for thread in threads:
         thread.join()
@@ -147,7 +150,7 @@ def test_a_busy_file_is_unavailable_in_time_and_nothing_is_written(tmp_path: Pat
         thread.start()
     threads[0].join()
     assert isinstance(outcomes[0], float)
-    assert outcomes[0] < 2
+    assert outcomes[0] < WAIT_S / 2
     # Readers are never held up by a writer.
     assert log.consumer("g").bounds([at("t")]) == {at("t"): (0, 0)}
     blocker.execute("ROLLBACK")
@@ -172,12 +175,12 @@ def test_who_has_more_time_outlasts_a_leader_that_gives_up(tmp_path: Path) -> No
             outcomes[name] = e
 
     threads = []
-    # One leads alone; when it gives up, the second takes the third along, and gives up too.
-    for waiting, (name, timeout_s) in enumerate((("one", 0.4), ("two", 0.8), ("three", WAIT_S))):
+    # One leads alone; when it gives up, the second takes the others along, and gives up too.
+    for waiting, (name, timeout_s) in enumerate((("one", 2.0), ("two", 3.0), ("three", WAIT_S))):
         threads.append(threading.Thread(target=send, args=(name, timeout_s)))
         threads[-1].start()
         deadline = time.monotonic() + WAIT_S
-        while len(log._writer._waiting) < waiting or not log._writer._writing:
+        while len(log._writer._waiting) != waiting or not log._writer._writing:
             assert time.monotonic() < deadline
             time.sleep(0.001)
     threads[0].join()
@@ -189,6 +192,33 @@ def test_who_has_more_time_outlasts_a_leader_that_gives_up(tmp_path: Path) -> No
     assert isinstance(outcomes["one"], LogUnavailable)
     assert isinstance(outcomes["two"], LogUnavailable)
     assert outcomes["three"] == [(0, 1)]
+
+
+def test_what_all_have_given_up_is_not_written_with_a_later_record(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    producer = log.producer()
+    blocker = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+
+    def send(timeout_s: float) -> None:
+        with pytest.raises(LogUnavailable):
+            producer.send([Outgoing("t", None, b"%f" % timeout_s)], timeout_s)
+
+    sent = []
+    with ThreadPoolExecutor() as pool:
+        # One leads alone; the second takes the third along, and holds it for longer than that has time.
+        for waiting, timeout_s in enumerate((0.5, 1.5, 1.0)):
+            sent.append(pool.submit(send, timeout_s))
+            deadline = time.monotonic() + WAIT_S
+            while len(log._writer._waiting) < waiting and log._writer._writing:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+    for told in sent:
+        told.result()
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert producer.send([Outgoing("t", None, b"later")], WAIT_S) == [(0, 0)]
+    assert log.consumer("g").bounds([at("t")]) == {at("t"): (0, 1)}
 
 
 def test_a_topic_made_anew_between_plan_and_write_takes_the_record(

@@ -103,8 +103,10 @@ class Writer:
                 for other in taken:
                     if other.outcome is not None:
                         continue
-                    # Nothing was written and only the leader's time was up: the others go on waiting.
-                    if failure.retriable and not begun and other is not request:
+                    # Nothing was written and only the leader's time was up: the others go on waiting, unless theirs is up
+                    # too, for then nobody is told of what would be written.
+                    patient = other is not request and other.deadline > time.monotonic()
+                    if failure.retriable and not begun and patient:
                         self._waiting.append(other)
                     else:
                         other.outcome = failure
