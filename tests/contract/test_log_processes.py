@@ -150,7 +150,7 @@ def test_a_write_of_another_process_wakes_a_reader_soon(tmp_path: Path) -> None:
 
     timer = threading.Timer(0.1, write)
     timer.start()
-    assert consumer.poll(1, WAIT_S)
+    assert consumer.poll(1, 6 * WAIT_S)
     came = time.monotonic()
     timer.join()
-    assert came - written[0] < 1
+    assert came - written[0] < WAIT_S / 2

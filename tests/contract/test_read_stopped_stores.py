@@ -19,7 +19,7 @@ from clicktide.sql import SqlStore, migrate
 from services.application import Services
 
 pytestmark = [pytest.mark.service, pytest.mark.embedded]
-LIMIT_S = 0.5
+LIMIT_S = 2.0
 # Far above the limit, for a loaded machine; far below what a driver would wait by itself.
 SOON_S = 20.0
 
@@ -90,19 +90,23 @@ async def until(client, path, good):
     return answer
 
 
+def has_all_four(answer):
+    return len(answer.json().get("events", ())) == 4
+
+
 def test_a_stopped_sql_server_costs_what_only_it_has(servers, settings, user):
     name, ids = user
     timeline = f"/v1/users/{name}/timeline"
 
     async def work(client):
-        whole = await timed(client, timeline)
+        whole = await until(client, timeline, has_all_four)
         servers[1].pause()
         stopped = [
             await timed(client, path)
             for path in (timeline, f"/v1/users/{name}/profile", "/v1/orders/x", f"/v1/events/{ids[0]}")
         ]
         servers[1].resume()
-        back = await until(client, timeline, lambda a: len(a.json().get("events", ())) == 4)
+        back = await until(client, timeline, has_all_four)
         return whole, stopped, back
 
     whole, (events, profile, order, event), back = ask(settings, work)
@@ -123,14 +127,17 @@ def test_with_redis_and_sql_stopped_it_is_503_and_both_come_back(servers, settin
     timeline = f"/v1/users/{name}/timeline"
 
     async def work(client):
+        await until(client, timeline, has_all_four)
         servers[0].pause()
-        from_sql = await timed(client, timeline)
+        from_sql = await until(
+            client, timeline, lambda a: has_all_four(a) and "redis" in a.json()["degraded"]
+        )
         servers[1].pause()
         paths = (timeline, f"/v1/users/{name}/profile", f"/v1/users/{name}/sessions", "/v1/metrics/events")
         neither = [await timed(client, path) for path in paths]
         servers[0].resume()
         servers[1].resume()
-        back = await until(client, timeline, lambda a: a.status_code == 200 and len(a.json()["events"]) == 4)
+        back = await until(client, timeline, has_all_four)
         return from_sql, neither, back
 
     from_sql, neither, back = ask(settings, work)

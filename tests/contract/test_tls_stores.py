@@ -15,7 +15,7 @@ import pytest
 import redis
 from certificates import Certificates
 from mariadb_server import MariaDbServer, have_mariadb, mariadb_server
-from redis_cluster import free_ports
+from ports import free_ports
 from unit.core.making import row
 
 from clicktide.errors import SettingError, StoreUnavailable

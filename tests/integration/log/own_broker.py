@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 from clicktide.errors import LogUnavailable
 from deploy.stack.jars import ensure_jars
@@ -40,22 +40,17 @@ def again(work: Callable[[], object], seconds: float = BACK_S) -> object:
             time.sleep(0.1)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 class OwnBroker:
     """The broker in `folder`. `start` waits until it answers. `more` properties win over the stack's."""
 
     def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
         self._more = more or {}
+        port, controller_port = free_ports(2)
         self._settings = settings = StackSettings(
             home=folder,
             cache=cache_folder(os.environ),
-            kafka_port=free_port(),
-            kafka_controller_port=free_port(),
+            kafka_port=port,
+            kafka_controller_port=controller_port,
             kafka_heap_mb=256,
         )
         ensure_jars(settings, "kafka", silent)
@@ -100,6 +95,8 @@ class OwnBroker:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:  # a JVM's threads stop one by one
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def kill(self) -> None:
         """kill -9, also of a broker that is stopped; a second time does nothing."""

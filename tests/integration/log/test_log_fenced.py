@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 from integration.log import own_broker
 from integration.log.fenced import Way
-from integration.log.own_broker import OwnBroker, free_port, need_java
+from integration.log.own_broker import OwnBroker, need_java
+from ports import free_ports
 
 from clicktide.errors import LogUnavailable
 from clicktide.log import open_log
@@ -24,7 +25,7 @@ again = partial(own_broker.again, seconds=BACK_S)
 @pytest.fixture(scope="module")
 def fenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     need_java()
-    port = free_port()
+    (port,) = free_ports(1)
     broker = OwnBroker(
         tmp_path_factory.mktemp("kafka"), {"advertised.listeners": f"CLIENT://127.0.0.1:{port}"}
     )

@@ -15,7 +15,8 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
-from integration.log.own_broker import OwnBroker, free_port, need_java
+from integration.log.own_broker import OwnBroker, need_java
+from ports import free_ports
 
 from clicktide.errors import LogError
 from clicktide.log import open_log
@@ -70,7 +71,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
         ),
         "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{JAAS}.scram.ScramLoginModule required;",
     }
-    broker, port = OwnBroker(folder / "kafka", more), free_port()
+    broker, (port,) = OwnBroker(folder / "kafka", more), free_ports(1)
     broker.listener("SASL_SSL", port)
     try:
         broker.start()

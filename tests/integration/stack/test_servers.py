@@ -69,7 +69,9 @@ def listening(pids: set[int]) -> set[str]:
     sockets = set()
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # a running server closes what it no longer needs while one looks
+            with suppress(
+                FileNotFoundError
+            ):  # a running server closes what it no longer needs while one looks
                 target = str(entry.readlink())
                 if target.startswith("socket:["):
                     sockets.add(target[8:-1])
