@@ -113,6 +113,8 @@ def topologies(
         for name in names:
             with suppress(ClicktideError):
                 _storm(project, environ, "kill", name, "-w", "0")
+        with suppress(ClicktideError):
+            _wait_for(lambda: not any(workers_of(own, name) for name in names), "the end of the workers")
 
 
 @contextmanager

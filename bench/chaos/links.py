@@ -67,7 +67,9 @@ class Links:
     def _answer(self) -> None:
         out = self._process.stdout
         assert out is not None
-        ready, _, _ = select.select([out], [], [], ANSWER_S)
+        waiting = select.poll()  # select.select takes no file beyond the 1024th
+        waiting.register(out, select.POLLIN)
+        ready = waiting.poll(ANSWER_S * 1000)
         line = out.readline().decode().strip() if ready else ""
         if line != "ok":
             raise ClicktideError(f"the proxy says {line or 'nothing'!r}; see {self._log}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from deploy.stack.errors import StackError
-from deploy.stack.process import is_alive, send, stop
+from deploy.stack.process import is_alive, read_stat, send, stop
 from deploy.stack.servers.base import Server
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ class ServerHandle:
         self._send(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """SIGSTOP: it keeps its connections and answers nothing; returns when it has stopped."""
         self._send(signal.SIGSTOP)
+        self.wait(lambda server: (stat := read_stat(server.pid or 0)) is None or stat.state in "Tt", 10)
 
     def resume(self) -> None:
         """SIGCONT."""

@@ -52,7 +52,7 @@ class ProcessRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """What /proc says of a process: state letter, parent, start ticks, resident bytes, CPU seconds."""
+    """What /proc says of a process: state letter, parent, start ticks, resident bytes, CPU seconds, threads."""
 
     pid: int
     state: str
@@ -60,6 +60,12 @@ class ProcessStat:
     ticks: int
     rss: int
     cpu_seconds: float
+    threads: int = 1
+
+    @property
+    def runs(self) -> bool:
+        """Whether some thread of it does, paused or not: the others may outlive the first, with all its ports and files."""
+        return self.state != "Z" or self.threads > 1
 
 
 def read_stat(pid: int) -> ProcessStat | None:
@@ -76,7 +82,8 @@ def parse_stat(text: str) -> ProcessStat:
     pid = int(text.split(" ", 1)[0])
     rest = text[text.rindex(")") + 2 :].split()
     cpu = (int(rest[11]) + int(rest[12])) / TICKS
-    return ProcessStat(pid, rest[0], int(rest[1]), int(rest[19]), int(rest[21]) * PAGE_BYTES, cpu)
+    rss = int(rest[21]) * PAGE_BYTES
+    return ProcessStat(pid, rest[0], int(rest[1]), int(rest[19]), rss, cpu, int(rest[17]))
 
 
 def boot_id() -> str:
@@ -90,7 +97,7 @@ def is_alive(record: ProcessRecord | None) -> bool:
         return False
     _reap(record.pid)
     stat = read_stat(record.pid)
-    return stat is not None and stat.state != "Z" and stat.ticks == record.ticks and record.boot == boot_id()
+    return stat is not None and stat.runs and stat.ticks == record.ticks and record.boot == boot_id()
 
 
 def start_detached(

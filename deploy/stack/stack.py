@@ -74,7 +74,7 @@ class Stack:
         )
 
     def up(self, only: Sequence[str] = ()) -> dict[str, float]:
-        """Start what does not run and wait until each answers; seconds from its start, by server.
+        """Start what does not run and wait until each answers; seconds from its start, by server that was started.
 
         Raises StackError when something is missing, a port is taken, or a server fails to answer.
         """
@@ -103,15 +103,17 @@ class Stack:
         """Start each server as soon as those before it answer, and wait for all."""
         began: dict[str, float] = {}
         seconds: dict[str, float] = {}
+        # One that runs and was only slow to answer is waited for, but is not ours to stop.
+        ran = {item.name for item in waiting if is_alive(self.record(item))}
         try:
             self._start_each(waiting, wanted, began, seconds)
         except KeyboardInterrupt:
-            self._stop([item for item in self.servers if item.name in began])
+            self._stop([item for item in self.servers if item.name in began.keys() - ran])
             raise
         except Exception:
-            self._stop([item for item in self.servers if item.name in began.keys() - seconds.keys()])
+            self._stop([item for item in self.servers if item.name in began.keys() - seconds.keys() - ran])
             raise
-        return seconds
+        return {name: seconds[name] for name in seconds if name not in ran}
 
     def _start_each(
         self, waiting: list[Server], wanted: set[str], began: dict[str, float], seconds: dict[str, float]

@@ -35,9 +35,13 @@ class Redis(Server):
             return False
         from redis import Redis as Client
         from redis import RedisError
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
+        # By itself the client asks one that hangs again and again, for half a minute.
+        once = Retry(NoBackoff(), 0)
         try:
-            with Client(host=LOOPBACK, port=self.port, socket_timeout=2) as client:
+            with Client(host=LOOPBACK, port=self.port, socket_timeout=2, retry=once) as client:
                 return bool(client.ping())  # refused with LOADING until the data is there
         except RedisError:
             return False

@@ -50,6 +50,14 @@ def test_stat_with_blanks_and_brackets_in_the_command() -> None:
     assert (stat.pid, stat.state, stat.parent, stat.ticks) == (99, "S", 7, 4242)
     assert stat.rss == 25 * os.sysconf("SC_PAGE_SIZE")
     assert stat.cpu_seconds == 200 / os.sysconf("SC_CLK_TCK")
+    assert stat.threads == 1
+
+
+def test_a_process_whose_first_thread_has_ended_runs_while_another_does() -> None:
+    def stat(state: str, threads: int) -> ProcessStat:
+        return ProcessStat(9, state, 1, 0, 0, 0.0, threads)
+
+    assert [stat(*of).runs for of in (("S", 3), ("T", 1), ("Z", 2), ("Z", 1))] == [True, True, True, False]
 
 
 def test_descendants_parents_first() -> None:
