@@ -1,11 +1,12 @@
 """Where the embedded services keep what they have: every path and address under a data directory in one place.
 
-Pure, but for `private_socket`, which makes a short private folder where a data directory's path is too long for a
-unix socket.
+Pure, but for `private_socket` and `remove_private_socket`: a short private folder where a data directory's path is too long
+for a unix socket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -82,6 +83,13 @@ class Places:
 def sqlite_url(path: Path) -> str:
     """The DSN of a shard file; percent-encoded, since blanks separate DSNs."""
     return f"sqlite:///{quote(str(path))}"
+
+
+def remove_private_socket(socket: Path) -> None:
+    """Removes the folder of a far socket, when nothing else is in it."""
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        socket.parent.rmdir()
 
 
 def private_socket(socket: Path) -> None:

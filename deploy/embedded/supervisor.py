@@ -21,7 +21,7 @@ from deploy.embedded import plan, record, redis
 from deploy.embedded.child import Child, keep_small
 from deploy.embedded.errors import EmbeddedError
 from deploy.embedded.hold import held, prepare_folders
-from deploy.embedded.places import Places, private_socket
+from deploy.embedded.places import Places, private_socket, remove_private_socket
 from deploy.embedded.relay import Relay
 
 START_S = 60.0
@@ -144,6 +144,8 @@ class Supervisor:
             for child in group:
                 if not child.end(0.1 if at_once else None) and not at_once:
                     self.say(f"{child.name} did not end within {child.grace_s:.0f} s and was killed")
+        if self.places.socket == self.places.far_socket:
+            remove_private_socket(self.places.far_socket)
         self.places.run_file.unlink(missing_ok=True)
 
 
