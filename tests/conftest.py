@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # Workers' code, once imported, collects garbage rarely: here the sockets of hundreds of tests would be part of it.
+    gc.set_threshold(700, 10, 10)
     if not ALLOWED or session.config.option.collectonly:
         return
     marks = {mark.name for item in session.items for mark in item.iter_markers()}

@@ -64,6 +64,7 @@ def test_every_202_is_in_the_ledger_and_none_is_there_twice(tmp_path):
             generator = subprocess.Popen([*COMMAND, *words], env=environment(), stdout=out, stderr=out)
         try:
             feeding.start()
+            wait_for(lambda: truth.exists() and truth.stat().st_size, "the generator")
             for _ in range(KILLS):
                 # Each kill finds requests under way.
                 enough = client.counters.accepted + CLIENTS // 4
@@ -84,11 +85,13 @@ def test_every_202_is_in_the_ledger_and_none_is_there_twice(tmp_path):
         wanted = generated_views(truth) + len(ids)
 
         def views():
-            return httpx.get(f"{url}/v1/metrics/events", timeout=30).json()["totals"].get("view", 0)
+            answer = httpx.get(f"{url}/v1/metrics/events", timeout=30)
+            return answer.json()["totals"].get("view", 0) if answer.status_code == 200 else -1
 
         wait_for(
             lambda: len(rows(running.data_dir, "cl-%")) >= len(ids) and views() >= wanted, "the last events"
         )
         assert sorted(rows(running.data_dir, "cl-%")) == sorted(ids)
+        wait_for(lambda: views() >= 0, "an answer")
         assert views() == wanted
         print(f"{counters}; generator: {said.read_text().splitlines()[-3:]}")

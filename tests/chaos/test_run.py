@@ -51,6 +51,9 @@ def test_nothing_is_lost_and_nothing_is_twice_under_faults(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "ledger all: balanced" in done.stdout
-    for fault in ("cut redis", "hole collector", "skew events.aggregate", "failover redis", "kill redis"):
-        assert fault in done.stdout
+    faults = ("cut redis", "hole collector", "skew events.aggregate", "failover redis", "kill redis")
+    assert all(fault in done.stdout for fault in faults)
+    # All are announced; one may come while its target is down by another.
+    missed = [line for line in done.stdout.splitlines() if ": missed, " in line]
+    assert sum(any(fault in line for line in missed) for fault in faults) <= 1, missed
     assert processes_on(tmp_path / "runs") == []

@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -92,12 +93,16 @@ def tide(stack_environment: dict[str, str]) -> Command:
     """`tide stack ...` and `tide sparse ...` as a user types them."""
 
     def run(
-        module: str, *arguments: str, cwd: Path = PROJECT, seconds: float = 180
+        module: str,
+        *arguments: str,
+        cwd: Path = PROJECT,
+        seconds: float = 600,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", f"cli.{module}", *arguments],
             cwd=cwd,
-            env=stack_environment,
+            env={**stack_environment, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
