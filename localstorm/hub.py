@@ -191,6 +191,8 @@ class Hub:
     def tell(self, task: Task, command: str, message: bytes) -> None:
         """Queues a command for a spout; it will answer with a sync."""
         assert task.spout
+        if not task.spout.waiting:
+            task.heard = self.now  # it owes an answer from now on, however long it had none to give
         task.spout.sent(command, self.now)
         task.control.append(message)
         self.dirty.add(task)

@@ -190,6 +190,9 @@ def is_idle(hub: Hub) -> bool:
             return False
         if task.spout and not (task.spout.active and task.spout.idle >= IDLE_MOST):
             return False
+        # It may still have to hear of a failed tree, and then has something after all.
+        if task.spout and any(command != "next" for command in task.spout.waiting):
+            return False
     return True
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 
 import pytest
 
@@ -70,7 +71,9 @@ def test_a_lost_ack_fails_by_the_message_timeout(make_project):
     options = {**ONE_BY_ONE, "topology.message.timeout.secs": 0.5}
     result = run_topology(make_project(CHAIN), options=options, faults=[lose_ack("last", after=5)])
     assert ("5", "timeout") in result.outcomes["numbers"]
-    assert result.replayed("numbers") == {"5": 1}
+    # On a slow machine others are late as well.
+    assert result.replayed("numbers") == Counter(result.failed("numbers"))
+    assert set(result.acked("numbers")) == {str(n) for n in range(10)}
 
 
 def test_a_dead_spout_is_restarted_alone(make_project):
@@ -123,9 +126,9 @@ def test_a_hanging_process_is_replaced(make_project, tmp_path):
         numbers = Numbers.spec()
         silent = Silent.spec(inputs=[numbers])
     """)
-    options = {**ONE_BY_ONE, "mark": str(tmp_path / "mark"), "topology.subprocess.timeout.secs": 1.5}
+    options = {**ONE_BY_ONE, "mark": str(tmp_path / "mark"), "topology.subprocess.timeout.secs": 3}
     result = run_topology(project, options=options)
-    assert any("silent for 1.5 s" in text for _, text in result.messages)
+    assert any("silent for 3 s" in text for _, text in result.messages)
     assert result.replayed("numbers") == {"3": 1}
     assert len(result.acked("numbers")) == 10
 
@@ -135,7 +138,11 @@ def test_a_crash_loop_backs_off_shows_stderr_and_never_ends_the_runner(make_proj
         numbers = Numbers.spec()
         dies = AlwaysDies.spec(inputs=[numbers])
     """)
-    result = run_topology(project, until=lambda snapshot: snapshot.component("dies").restarts >= 3, drain=0.1)
+
+    def done(snapshot):
+        return snapshot.component("dies").restarts >= 3 and snapshot.component("numbers").pending == 10
+
+    result = run_topology(project, until=done, drain=0.1)
     died = [text for _, text in result.messages if " died (" in text]
     assert [text.split("restarting in ")[1].split(" s")[0] for text in died[:3]] == ["0.1", "0.2", "0.4"]
     assert "exit code 7" in died[0]
