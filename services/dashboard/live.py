@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -133,8 +134,7 @@ class Live:
                 await self._sample()
             except Exception:  # the feed must outlive whatever one reading meets
                 _LOG.exception("sampling failed")
-            # On a fixed beat: a slow reading leaves beats out, it does not shift them.
-            due = max(due + EVERY_S, loop.time())
+            due = next_beat(due, loop.time())
             await asyncio.sleep(due - loop.time())
 
     async def _sample(self) -> None:
@@ -177,6 +177,11 @@ class Live:
         self._slow = await self._stores.redis(snapshot.slow(self._namespace, self._shards))
         took = loop.time() - started
         self._slow_due = started + max(EVERY_S * 0.9, took * _SLOW_SHARE)
+
+
+def next_beat(due: float, now: float) -> float:
+    """When to read after the beat `due` (s): on the same beat, which a slow reading leaves out and does not shift."""
+    return due + EVERY_S * max(1, math.ceil((now - due) / EVERY_S))
 
 
 async def _until_gone(ws: WebSocket) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -24,6 +25,8 @@ from services.query.callbacks import awaited, tell
 # What becomes of the replies: they (errors of single commands among them), or why there are none.
 Then = Callable[[list[Any] | Exception], None]
 Waiter = tuple[int, list[Any], Then, float]
+# After a pause of this process the loop runs its timers first, and what Redis has answered meanwhile is unread.
+_LAST_TURN_S = 0.05
 
 
 class Channel:
@@ -124,13 +127,15 @@ class _Line(asyncio.Protocol):
             self._watch = loop.call_later(self._patience, self._look)
         self._transport.write(packed)
 
-    def _look(self) -> None:
+    def _look(self, *, last: bool = False) -> None:
         self._watch = None
         if not self._waiting:
             return  # the next one to ask starts it again
         wait = self._waiting[0][3] - self._loop.time()
         if wait > 0:
             self._watch = self._loop.call_later(wait, self._look)
+        elif not last:
+            self._watch = self._loop.call_later(_LAST_TURN_S, partial(self._look, last=True))
         else:
             self._end(TimeoutError(f"no reply after {self._patience:g} s"))
 

@@ -82,7 +82,8 @@ class Place:
             "sql.dsns": f"sqlite:///{folder}/s0.sqlite sqlite:///{folder}/s1.sqlite",
             "shards.count": 8,
             "topics.partitions": 2,
-            "http.store_timeout_s": 1.0,
+            # A stall of the machine is no store that hangs; where one does, the test says how long to wait.
+            "http.store_timeout_s": 10.0,
             "http.share_ms": 0,
         }
         self.settings = Settings(self.given)
@@ -134,8 +135,12 @@ class Place:
 
         return asyncio.run(main())
 
-    def get(self, path, **params):
-        async def work(client, _):
+    def get(self, path, *, settled=False, **params):
+        """One answer; `settled`: once the service knows as of when its answers are."""
+
+        async def work(client, services):
+            if settled:
+                await services._health.look()
             return await client.get(path, params=params)
 
         return self.ask(work)
@@ -181,12 +186,16 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def place(tmp_path, server):
+def emptied(server):
     client = redis.Redis.from_url(server.url)
     client.flushall()
     client.close()
-    return Place(tmp_path, server)
+    return server
+
+
+@pytest.fixture
+def place(tmp_path, server):
+    return Place(tmp_path, emptied(server))
 
 
 @pytest.fixture(params=["short", "long"])

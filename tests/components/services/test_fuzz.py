@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 import schemathesis
-from components.services.conftest import Place, serving
+from components.services.conftest import Place, emptied, serving
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -69,7 +69,7 @@ def fill(place: Place) -> None:
 @pytest.fixture(scope="module")
 def services(tmp_path_factory, server):
     """The running services' schema, and a token of each scope."""
-    place = Place(tmp_path_factory.mktemp("fuzz"), server)
+    place = Place(tmp_path_factory.mktemp("fuzz"), emptied(server))
     fill(place)
     tokens, keys = {}, []
     for scope in keyfile.SCOPES:

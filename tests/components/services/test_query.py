@@ -52,7 +52,8 @@ def filled(place):
 
 
 def test_totals_of_all_time(filled):
-    async def work(client, _):
+    async def work(client, services):
+        await services._health.look()
         return {
             name: (await client.get(f"/v1/metrics/{name}")).json()
             for name in ("events", "genders", "gmv", "categories", "provinces", "uv")
@@ -81,7 +82,7 @@ def test_totals_of_all_time(filled):
 
 @pytest.mark.parametrize("params", [{"window": "1m"}, {"window": "10m"}, {"window": "2h"}, {"window": "3d"}])
 def test_windows_of_every_size_hold_the_same_events(filled, params):
-    body = filled.get("/v1/metrics/gmv", **params).json()
+    body = filled.get("/v1/metrics/gmv", settled=True, **params).json()
     assert body["totals"]["gmv"] == 209
     assert sum(p["gmv"] for p in body["series"]) == 209
     assert body["from"] <= body["as_of"] - 1000 < body["to"]
@@ -342,7 +343,9 @@ def test_the_same_question_at_the_same_time_is_read_once(filled):
         ask = services.stores.redis
 
         async def counted(read):
-            reads.append(len(read.commands))
+            # What health reads once a second calls no script.
+            if any(command[0] == "EVALSHA" for command in read.commands):
+                reads.append(read)
             return await ask(read)
 
         services.stores.redis = counted

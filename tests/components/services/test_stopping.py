@@ -14,7 +14,8 @@ pytestmark = pytest.mark.embedded
 
 
 def test_it_says_so_before_it_refuses_and_drains_what_it_accepted(place, serve):
-    place.given["http.unready_s"] = 2.0
+    # So long that a stall of the machine does not use it up.
+    place.given["http.unready_s"] = 4.0
     # Requests wait for each other's company, so that some are always under way.
     place.given["http.linger_ms"] = 100.0
     accepted, codes, over = [], [], threading.Event()
