@@ -158,7 +158,10 @@ def test_a_kill_leaves_a_truth_of_accepted_records_only(collector, tmp_path):
     options = ("--rate", 2000, "--seconds", 600, "--seed", 1, "--truth", out, "--data-dir", tmp_path)
     process = start("generate", *options, "--to", collector.url)
     until = time.monotonic() + PATIENCE_S
-    while len(collector.taken) < 500 and time.monotonic() < until:
+    # What is accepted is written a moment later.
+    while (
+        len(collector.taken) < 500 or not out.exists() or not out.stat().st_size
+    ) and time.monotonic() < until:
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
