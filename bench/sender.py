@@ -166,7 +166,8 @@ class _Lane(threading.Thread):
 
     @property
     def waiting(self) -> int:
-        return len(self._queue) + self._under_way
+        with self._changed:  # between the two a batch would be in neither
+            return len(self._queue) + self._under_way
 
     def put(self, records: Sequence[Record]) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def end_orphans(path: Path, patience_s: float = 5.0) -> list[str]:
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for known in left.values():
             if alive(known):
-                os.kill(int(known["pid"]), sign)
+                with suppress(ProcessLookupError):  # it ended just now
+                    os.kill(int(known["pid"]), sign)
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and any(alive(known) for known in left.values()):
             time.sleep(0.05)

@@ -180,6 +180,28 @@ def test_a_full_lane_blocks_and_says_so():
     assert len(target.taken) == 40
 
 
+class StoppedMeanwhile(deque):
+    """A queue that holds up whoever takes from it, until the sender stops or for a moment."""
+
+    stopping: threading.Event
+
+    def popleft(self):
+        record = super().popleft()
+        self.stopping.wait(0.2)
+        return record
+
+
+def test_what_is_on_its_way_from_the_queue_to_the_target_is_waited_for():
+    target = Scripted(Away("busy", retry_after_s=0))
+    sender = Sender(target)
+    (lane,) = sender._lanes
+    lane._queue = StoppedMeanwhile()
+    lane._queue.stopping = sender._stopping
+    sender.put([record(1)])
+    assert sender.close(PATIENCE_S)
+    assert len(target.taken) == 1
+
+
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://h:99999999", "http://h:x"])
 def test_addresses_are_checked(url):
     with pytest.raises(TargetError, match="expected http://host:port or kafka"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -141,6 +143,19 @@ def test_this_process_is_alive_and_a_former_one_of_its_pid_is_not():
 def test_a_foreign_process_with_a_recorded_pid_is_left_alone(tmp_path):
     record.write(tmp_path / "run.json", {"children": {"redis": {"pid": os.getpid(), "started": "1"}}})
     assert record.end_orphans(tmp_path / "run.json") == []
+
+
+def test_an_orphan_that_ends_by_itself_just_before_it_is_told_to_is_no_error(tmp_path, monkeypatch):
+    kill = os.kill
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as orphan:
+
+        def too_late(pid, sign):
+            orphan.communicate()  # the end of its input is its own
+            kill(pid, sign)
+
+        monkeypatch.setattr(record, "os", SimpleNamespace(kill=too_late))
+        record.write(tmp_path / "run.json", {"children": {"redis": record.identity(orphan.pid)}})
+        assert record.end_orphans(tmp_path / "run.json") == ["redis"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1'])
