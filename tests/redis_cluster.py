@@ -16,6 +16,8 @@ import redis
 from ports import free_ports
 
 SLOTS = 16384
+# Nodes hold each other for lost after so long: a machine that stalls must not make them.
+LOST_MS = 10_000
 
 
 class Node:
@@ -34,7 +36,7 @@ class Node:
             "dir": str(self.folder),
             "cluster-enabled": "yes",
             "cluster-port": str(self.bus),
-            "cluster-node-timeout": "2000",
+            "cluster-node-timeout": str(LOST_MS),
             "cluster-require-full-coverage": "no",
             "cluster-allow-replica-migration": "no",
             "appendonly": "yes",
@@ -105,6 +107,12 @@ class RedisCluster:
         until(lambda: node.client.info("replication").get("master_link_status") == "up", "the replica's sync")
         return node
 
+    def lose_after(self, ms: int) -> None:
+        """Nodes that are away for so long are lost from now on. Returns when all is well."""
+        for node in self.nodes:
+            node.client.config_set("cluster-node-timeout", ms)
+        self.settled()  # a replica that has not heard yet which slots are its master's never stands for it
+
     def owner(self, slot: int) -> Node:
         """The master that has the slot, as it says itself."""
         for span in self.masters[0].client.execute_command("CLUSTER", "SLOTS"):
@@ -138,14 +146,28 @@ class RedisCluster:
             node.client.close()
 
     def _meet(self, others: list[Node]) -> None:
-        first = self.masters[0]
         for node in others:
-            first.client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
-        want = len(self.nodes)
-        until(
-            lambda: all(_info(n, "cluster_known_nodes") == str(want) for n in self.nodes),
-            "the nodes to know each other",
-        )
+            self._introduce(self.masters[0], node)
+        until(self._all_met, "the nodes to know each other")
+
+    @staticmethod
+    def _introduce(node: Node, other: Node) -> None:
+        node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus)
+
+    def _all_met(self) -> bool:
+        complete = True
+        for node in self.nodes:
+            lines = node.client.execute_command("CLUSTER", "NODES").decode().splitlines()
+            # id, address:port@bus, flags
+            flags = {
+                int(at.rpartition(":")[2].partition("@")[0]): f for _, at, f, *_ in map(str.split, lines)
+            }
+            for other in self.nodes:
+                # A handshake that took too long is over for good.
+                if other.port not in flags:
+                    self._introduce(node, other)
+                complete = complete and "handshake" not in flags.get(other.port, "handshake")
+        return complete
 
     def _ok(self, node: Node) -> bool:
         return _info(node, "cluster_state") == "ok" and _info(node, "cluster_slots_ok") == str(SLOTS)
