@@ -146,7 +146,8 @@ class Supervisor:
             task.attempts = 0
         allowed = self._silence if task.ready else max(self._silence, STARTING)
         owes = not task.greeted or task.heartbeat_open or bool(task.spout and task.spout.waiting)
-        if owes and task.reading and now - task.heard > allowed:
+        # It may have answered while this process stood still.
+        if owes and task.reading and now - task.heard > allowed and not self._hub.read(task):
             self.doom(task, f"silent for {allowed:g} s (topology.subprocess.timeout.secs)")
             return
         if not task.greeted or task.spout:

@@ -33,11 +33,14 @@ def hub(tmp_path):
     hub = Hub(Settings(plan=plan, project=tmp_path, log_dir=tmp_path), reporter, clock=lambda: 0.0)
     hub.course.phase = "running"
     for task in hub.tasks:
-        task.child = SimpleNamespace(exits=0, kill=lambda: None)
+        stdout, says = os.pipe()
+        os.set_blocking(stdout, False)
+        task.child = SimpleNamespace(exits=0, kill=lambda: None, stdout=stdout, says=says)
         task.greeted = task.ready = task.reading = True
     yield hub
     reporter.close([])
-    for descriptor in (hub._wake_read, hub._wake_write):
+    pipes = [end for task in hub.tasks for end in (task.child.stdout, task.child.says)]
+    for descriptor in (hub._wake_read, hub._wake_write, *pipes):
         os.close(descriptor)
     hub._selector.close()
 
@@ -63,6 +66,17 @@ def test_what_a_hanging_spout_is_told_gives_it_no_more_time(hub):
     for _ in range(4):
         hub.tell(spout, "fail", FAIL)
         elapse(hub, 0.3 * ALLOWED)
+    assert spout.doomed
+
+
+def test_what_was_said_while_the_hub_stood_still_counts(hub):
+    (spout,) = hub.spouts
+    hub.tell(spout, "fail", FAIL)
+    os.write(spout.child.says, b'{"command":"sync"}\nend\n')
+    elapse(hub, 10 * ALLOWED)
+    assert spout.doomed is None
+    hub.tell(spout, "fail", FAIL)
+    elapse(hub, 1.1 * ALLOWED)
     assert spout.doomed
 
 
