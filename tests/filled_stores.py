@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 import redis
+from sql_dialects import new_sqlite
 
 from bench.truth import Record
 from clicktide import keys, topics
@@ -18,7 +19,7 @@ from clicktide.member import members
 from clicktide.row import COLUMNS
 from clicktide.settings import Settings
 from clicktide.shards import shard_of
-from clicktide.sql import SqlStore, migrate, sqlite_dsn
+from clicktide.sql import SqlStore
 
 SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -27,9 +28,7 @@ class Stores:
     """The stores under a folder; `redis_url` is a running server's."""
 
     def __init__(self, folder: Path, redis_url: str, shards: int = 8, **options) -> None:
-        dsns = [sqlite_dsn(str(folder / f"shard-{i}.sqlite")) for i in range(2)]
-        for dsn in dsns:
-            migrate(dsn)
+        dsns = [new_sqlite(folder / f"shard-{i}.sqlite") for i in range(2)]
         given = {
             "log.path": str(folder / "log.sqlite"),
             "redis.url": redis_url,

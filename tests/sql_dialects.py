@@ -44,14 +44,29 @@ def own_server() -> MariaDbServer:
 def fresh_dsns(dialect: str, folder: Path, n: int, *, to_break: bool = False) -> list[str]:
     """`n` migrated DSNs with nothing in them. `to_break`: the test changes the tables themselves."""
     if dialect == "sqlite":
-        dsns = [sqlite_dsn(f"{folder}/shard {next(_serial)}%.sqlite") for _ in range(n)]
-    elif to_break:
-        dsns = [_database() for _ in range(n)]
-    else:
+        return [new_sqlite(folder / f"shard {next(_serial)}%.sqlite") for _ in range(n)]
+    if not to_break:
         return [_emptied(i) for i in range(n)]
+    dsns = [_database() for _ in range(n)]
     for dsn in dsns:
         migrate(dsn)
     return dsns
+
+
+def new_sqlite(path: Path) -> str:
+    """The DSN of a migrated file with nothing in it."""
+    path.write_bytes(_migrated_file())
+    return sqlite_dsn(str(path))
+
+
+@cache
+def _migrated_file() -> bytes:
+    """To migrate a file takes a hundred times as long as to copy one."""
+    with tempfile.TemporaryDirectory(prefix="tide-sql-") as folder:
+        path = Path(folder) / "shard.sqlite"
+        migrate(sqlite_dsn(str(path)))
+        assert [each.name for each in Path(folder).iterdir()] == [path.name], "all of it is in the file"
+        return path.read_bytes()
 
 
 @cache

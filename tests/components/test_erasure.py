@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_server import running
+from sql_dialects import new_sqlite
 from unit.core.making import event, raw, row
 
 from clicktide import keys, persist
@@ -23,7 +24,7 @@ from clicktide.redisstore.cluster import PartAway
 from clicktide.redisstore.store import RedisStore
 from clicktide.row import SHARD
 from clicktide.settings import Settings
-from clicktide.sql import SqlStore, migrate, sqlite_dsn
+from clicktide.sql import SqlStore
 from clicktide.tombstones import tombstones_of
 
 pytestmark = pytest.mark.embedded
@@ -52,8 +53,7 @@ class Place:
 
     def __init__(self, url, folder, wait=lambda _s: None):
         self.name = f"e{next(_names)}"
-        dsn = sqlite_dsn(f"{folder}/{self.name}.sqlite")
-        migrate(dsn)
+        dsn = new_sqlite(folder / f"{self.name}.sqlite")
         self.settings = Settings({"redis.url": url, "redis.namespace": self.name, "sql.dsns": dsn})
         self.client = connect(self.settings)
         self.sql = SqlStore(self.settings)

@@ -14,13 +14,13 @@ import pytest
 import redis
 from chromium import chromium
 from redis_server import running
+from sql_dialects import new_sqlite
 
 from clicktide import topics
 from clicktide.log import open_log
 from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
 from clicktide.settings import Settings
-from clicktide.sql import migrate
 from services.access import keyfile
 from services.access.keyfile import Key, Keys, Secret
 from services.server import listen
@@ -46,13 +46,12 @@ class Page:
         self.given = {
             "log.path": str(folder / "log.sqlite"),
             "redis.url": server.url,
-            "sql.dsns": f"sqlite:///{folder}/s0.sqlite",
+            "sql.dsns": new_sqlite(folder / "s0.sqlite"),
             "shards.count": 8,
             "http.store_timeout_s": patience_s,
         }
         self.settings = Settings(self.given)
         open_log(self.settings).admin().create_topics({f"tide.{name}": 1 for name in topics.ALL})
-        migrate(self.given["sql.dsns"])
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:

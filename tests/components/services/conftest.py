@@ -15,6 +15,7 @@ import orjson
 import pytest
 import redis
 from redis_server import running
+from sql_dialects import new_sqlite
 
 from clicktide import topics
 from clicktide.log import open_log
@@ -23,7 +24,7 @@ from clicktide.parse import Parser
 from clicktide.redisstore.store import RedisStore
 from clicktide.row import SHARD
 from clicktide.settings import Settings
-from clicktide.sql import SqlStore, migrate
+from clicktide.sql import SqlStore
 from services.application import ROLES, Services
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +80,7 @@ class Place:
             "log.path": str(folder / "log.sqlite"),
             "redis.url": server.url,
             "redis.namespace": "t",
-            "sql.dsns": f"sqlite:///{folder}/s0.sqlite sqlite:///{folder}/s1.sqlite",
+            "sql.dsns": " ".join(new_sqlite(folder / f"s{i}.sqlite") for i in range(2)),
             "shards.count": 8,
             "topics.partitions": 2,
             # A stall of the machine is no store that hangs; where one does, the test says how long to wait.
@@ -89,8 +90,6 @@ class Place:
         self.settings = Settings(self.given)
         self.log = open_log(self.settings)
         self.log.admin().create_topics({f"tide.{name}": 2 for name in topics.ALL})
-        for dsn in self.settings.text("sql.dsns").split():
-            migrate(dsn)
 
     def rows(self, events):
         parser = Parser(self.settings)
