@@ -126,12 +126,15 @@ def test_what_does_not_fit_is_said_in_one_line(secure: Secure, adapter: str, wro
         "confluent": lambda: Inquiry(cluster, "g").counts(PATIENCE_S),
         "kafka-python": lambda: KafkaPythonAdmin(cluster, PATIENCE_S).topics(),
     }[adapter]
-    with pytest.raises(LogError) as caught:
-        ask()
-    said = str(caught.value)
-
-    assert "\n" not in said
-    assert "Kafka: " in said
-    assert PASSWORD not in said
     expected = {"password": "authenticat", "authority": "certificate"}[wrong]
+    # kafka-python (3.0.12) drops what comes together with the end of a connection, as a refusal often does.
+    for _ in range(1 if adapter == "confluent" else 8):
+        with pytest.raises(LogError) as caught:
+            ask()
+        said = str(caught.value)
+        assert "\n" not in said
+        assert "Kafka: " in said
+        assert PASSWORD not in said
+        if expected in said.lower():
+            break
     assert expected in said.lower(), said
