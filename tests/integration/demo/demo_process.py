@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 PATIENCE_S = 100.0
 COMMAND = (sys.executable, "-P", "-m", "cli.main")
@@ -43,6 +45,15 @@ def wait_for(look: Callable[[], Any], what: str) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"waited in vain for {what}")
+
+
+def views(url: str) -> int:
+    """Views that the query service at `url` has counted; -1 while nobody says so."""
+    try:
+        answer = httpx.get(url + "/v1/metrics/events", timeout=30)
+    except httpx.HTTPError:
+        return -1
+    return answer.json()["totals"]["view"] if answer.status_code == 200 else -1
 
 
 def processes_of(data_dir: Path) -> dict[int, str]:

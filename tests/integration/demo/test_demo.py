@@ -22,7 +22,7 @@ from clicktide.log import open_log
 from clicktide.log.port import Outgoing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from demo_process import COMMAND, DemoProcess, demo, environment, processes_of, tide, wait_for
+from demo_process import COMMAND, DemoProcess, demo, environment, processes_of, tide, views, wait_for
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
@@ -118,15 +118,6 @@ def test_a_run_with_a_time_limit_balances_and_kill_9_of_any_process_costs_nothin
     finally:
         made.end(signal.SIGKILL)
         made.nothing_left()
-
-
-def views(url: str) -> int:
-    """Views counted so far; -1 while nobody says so."""
-    try:
-        answer = httpx.get(url + "/v1/metrics/events", timeout=10)
-    except httpx.HTTPError:
-        return -1
-    return answer.json()["totals"]["view"] if answer.status_code == 200 else -1
 
 
 def test_kill_9_of_the_demo_leaves_nothing_and_the_next_goes_on(tmp_path):

@@ -69,9 +69,8 @@ def listening(pids: set[int]) -> set[str]:
     sockets = set()
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(
-                FileNotFoundError
-            ):  # a running server closes what it no longer needs while one looks
+            # A running server closes what it no longer needs while one looks.
+            with suppress(FileNotFoundError):
                 target = str(entry.readlink())
                 if target.startswith("socket:["):
                     sockets.add(target[8:-1])
@@ -202,7 +201,7 @@ def test_down_leaves_nothing_and_up_brings_everything_back(stack: Stack, tide: C
     pids = {status.pid for status in stack.status() if status.pid}
     below = {stat.pid for stat in descendants(every_process(), pids)}
     assert tide("stack", "down").returncode == 0
-    assert not {stat.pid for stat in every_process() if stat.state != "Z"} & (pids | below)
+    assert not {stat.pid for stat in every_process() if stat.runs} & (pids | below)
     assert stack.running() == []
     asked = tide("stack", "wipe")
     assert asked.returncode != 0

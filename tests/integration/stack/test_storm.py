@@ -143,7 +143,7 @@ def processes(stack: Stack) -> tuple[list[ProcessRecord], set[int]]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    return pids & {stat.pid for stat in every_process() if stat.state != "Z"}
+    return pids & {stat.pid for stat in every_process() if stat.runs}
 
 
 def test_sparse_run_needs_no_running_stack_and_leaves_nothing(
